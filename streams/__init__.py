@@ -1,0 +1,1 @@
+"""rewindow: a feature pipeline on Kafka that can change its mind."""

@@ -1,0 +1,1 @@
+"""Definitions as data: model, loading, digest, plan."""

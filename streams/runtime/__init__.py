@@ -1,0 +1,1 @@
+"""The worker: Faust, Kafka transactions, and the partitions it owns."""

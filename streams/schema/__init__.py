@@ -1,0 +1,1 @@
+"""Avro schemas: registry, compatibility, codec."""

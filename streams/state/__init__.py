@@ -1,0 +1,1 @@
+"""Rows on disk and not yet on disk."""

@@ -1,0 +1,1 @@
+"""Panes, accumulators and closing: pure window arithmetic."""
