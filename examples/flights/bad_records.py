@@ -1,0 +1,103 @@
+"""Bad records to plant among the flights, and the error each must be put aside with."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from examples.flights.data import Flight
+
+YEAR_MS = 365 * 24 * 3_600_000
+
+UNKNOWN_SCHEMA_ID = 0x7FFF_FF00
+"""No registry hands out ids as high as this."""
+
+ERRORS = (
+    "tombstone",
+    "wrong_magic_byte",
+    "truncated",
+    "unknown_schema_id",
+    "undecodable",
+    "missing_entity",
+    "missing_event_time",
+    "event_time_ahead",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRecord:
+    """A record that must end in the dead-letter topic under `error`.
+
+    It goes to `partition` right before the flight with index `before`.
+    """
+
+    before: int
+    partition: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    error: str
+
+
+def planted_bad(
+    flights: Sequence[Flight],
+    encode: Callable[[Mapping[str, object]], bytes],
+    *,
+    partitions: int,
+    copies: int = 5,
+) -> list[BadRecord]:
+    """`copies` of each kind of bad record, spread evenly over `flights` and partitions.
+
+    `encode` frames an event as its producer does: a zero byte, the schema id, the body.
+    Each bad record is made from the flight it precedes. None has an event time that could
+    move a watermark: where one is decodable at all, it is that flight's scheduled departure.
+    """
+    number = copies * len(ERRORS)
+    bad = []
+    for i in range(number):
+        before = (i + 1) * len(flights) // (number + 1)
+        flight = flights[before]
+        error = ERRORS[i % len(ERRORS)]
+        bad.append(
+            BadRecord(
+                before=before,
+                partition=i % partitions,
+                timestamp_ms=flight.timestamp_ms,
+                key=None if error == "missing_entity" else str(flight.event["origin"]).encode(),
+                value=_spoilt(flight, error, encode),
+                error=error,
+            )
+        )
+    return bad
+
+
+def _spoilt(
+    flight: Flight, error: str, encode: Callable[[Mapping[str, object]], bytes]
+) -> bytes | None:
+    whole = encode(flight.event)
+    scheduled_at = flight.timestamp_ms
+    match error:
+        case "tombstone":
+            return None
+        case "wrong_magic_byte":
+            return b"\x07" + whole[1:]
+        case "truncated":
+            return whole[: len(whole) // 2]
+        case "unknown_schema_id":
+            return whole[:1] + struct.pack(">I", UNKNOWN_SCHEMA_ID) + whole[5:]
+        case "undecodable":
+            # The first field is a union of two branches; 0x12 is the tenth.
+            return whole[:5] + b"\x12" + whole[6:]
+        case "missing_entity":
+            nobody = {"origin": None, "carrier": None, "departed_at": scheduled_at}
+            return encode({**flight.event, **nobody})
+        case "missing_event_time":
+            return encode({**flight.event, "departed_at": None})
+        case "event_time_ahead":
+            return encode({**flight.event, "departed_at": scheduled_at + YEAR_MS})
+    message = f"no such error: {error}"
+    raise ValueError(message)
