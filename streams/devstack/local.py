@@ -59,16 +59,16 @@ class _State(BaseModel):
 
 
 class Health(BaseModel):
-    """What `rewindow status` tells about one server."""
+    """What `rewindow status` tells about one server; what is unknown is `None`."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    version: str
     answers: bool
-    pid: int | None
     address: str | None
-    log: str
+    version: str | None = None
+    pid: int | None = None
+    log: str | None = None
 
 
 def stack_dir() -> Path:
@@ -125,32 +125,49 @@ def down(*, delete: bool = False) -> bool:
     return was_up
 
 
-def status() -> tuple[Health, Health]:
-    """Health of the broker and of the registry."""
+def status(
+    *, bootstrap_servers: str | None = None, registry_url: str | None = None
+) -> tuple[Health, Health]:
+    """Health of a broker and of a registry: those at the given addresses, else the user's."""
     directory = stack_dir()
     state = _read(directory)
     addresses = state.ports.addresses if state is not None else None
-    return (
-        _health(
-            title="Apache Kafka",
+    if bootstrap_servers is not None:
+        kafka = _foreign("Kafka", bootstrap_servers, answers=_kafka_answers)
+    else:
+        kafka = _ours(
+            "Apache Kafka",
             version=state.kafka_version if state is not None else KAFKA_VERSION,
             address=addresses.bootstrap_servers if addresses is not None else None,
-            answers=lambda address: BrokerHealth(address).answers(seconds=_STATUS_S),
+            answers=_kafka_answers,
             directory=directory / KAFKA_DIRECTORY,
-        ),
-        _health(
-            title="Apicurio Registry",
-            version=state.registry_version if state is not None else REGISTRY_VERSION,
-            address=addresses.registry_url if addresses is not None else None,
-            answers=lambda address: registry.answers(address, seconds=_STATUS_S),
-            directory=directory / REGISTRY_DIRECTORY,
-        ),
+        )
+    if registry_url is not None:
+        return kafka, _foreign("registry", registry_url, answers=_registry_answers)
+    return kafka, _ours(
+        "Apicurio Registry",
+        version=state.registry_version if state is not None else REGISTRY_VERSION,
+        address=addresses.registry_url if addresses is not None else None,
+        answers=_registry_answers,
+        directory=directory / REGISTRY_DIRECTORY,
     )
 
 
-def _health(
+def _kafka_answers(address: str) -> bool:
+    return BrokerHealth(address).answers(seconds=_STATUS_S)
+
+
+def _registry_answers(address: str) -> bool:
+    return registry.answers(address, seconds=_STATUS_S)
+
+
+def _foreign(name: str, address: str, *, answers: Callable[[str], bool]) -> Health:
+    return Health(name=name, answers=answers(address), address=address)
+
+
+def _ours(
+    name: str,
     *,
-    title: str,
     version: str,
     address: str | None,
     answers: Callable[[str], bool],
@@ -159,7 +176,7 @@ def _health(
     pid = running_pid(pid_file(directory))
     found = address if pid is not None else None
     return Health(
-        name=title,
+        name=name,
         version=version,
         answers=found is not None and answers(found),
         pid=pid,
