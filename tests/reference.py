@@ -338,7 +338,8 @@ class Reference:
         p = marker.source_partition
         self._newest[p] = marker
         if marker.floor_ms is not None:
-            self._floor_ms = max(marker.floor_ms, self._floor_ms or marker.floor_ms)
+            known_ms = marker.floor_ms if self._floor_ms is None else self._floor_ms
+            self._floor_ms = max(marker.floor_ms, known_ms)
         if marker.watermark_ms is not None:
             self._marked[p] = max(marker.watermark_ms, self._marked.get(p, marker.watermark_ms))
         if len(self._marked) == self._source_partitions:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from examples.flights.data import Flight
 
-YEAR_MS = 365 * 24 * 3_600_000
+DAY_MS = 24 * 3_600_000
+YEAR_MS = 365 * DAY_MS
 
 UNKNOWN_SCHEMA_ID = 0x7FFF_FF00
 """No registry hands out ids as high as this."""
@@ -53,8 +54,8 @@ def planted_bad(
     """`copies` of each kind of bad record, spread evenly over `flights` and partitions.
 
     `encode` frames an event as its producer does: a zero byte, the schema id, the body.
-    Each bad record is made from the flight it precedes. None has an event time that could
-    move a watermark: where one is decodable at all, it is that flight's scheduled departure.
+    Each bad record is made from the flight it precedes. None could move the watermark of
+    the flights in its partition: if it has a sound event time, that is a day in the past.
     """
     number = copies * len(ERRORS)
     bad = []
@@ -93,7 +94,7 @@ def _spoilt(
             # The first field is a union of two branches; 0x12 is the tenth.
             return whole[:5] + b"\x12" + whole[6:]
         case "missing_entity":
-            nobody = {"origin": None, "carrier": None, "departed_at": scheduled_at}
+            nobody = {"origin": None, "carrier": None, "departed_at": scheduled_at - DAY_MS}
             return encode({**flight.event, **nobody})
         case "missing_event_time":
             return encode({**flight.event, "departed_at": None})

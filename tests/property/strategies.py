@@ -1,8 +1,8 @@
 """Generated feature sets and event streams, small and nasty.
 
 Everything is over one record type (`SCHEMA`, `SOURCE`), in SQL that means the same to the
-product and to the reference model. Draw a stream with `streams_of(sets)`, so that its steps
-in event time are of the size of the sets' windows.
+product and to the reference model. A stream is drawn for given sets, so that its steps in
+event time are of the size of their windows.
 """
 
 from __future__ import annotations
@@ -276,7 +276,8 @@ def rekeyed_streams(
         watermark_ms: int | None = None
         for event in draw(events(sets, share, bad=False)):
             assert event.event_time_ms is not None
-            watermark_ms = max(event.event_time_ms, watermark_ms or event.event_time_ms)
+            now_ms = event.event_time_ms
+            watermark_ms = now_ms if watermark_ms is None else max(now_ms, watermark_ms)
             mine.append(replace(event, source_partition=partition, source_offset=event.offset))
             if draw(st.integers(0, 2)) == 0:
                 mine.append(Marker(source_partition=partition, watermark_ms=watermark_ms))
