@@ -106,5 +106,7 @@ def _record(name: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "record", "name": name, "namespace": NAMESPACE, "fields": fields}
 
 
-def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype
+def _instance(dtype: Any) -> pl.DataType:
+    """polars lets a struct's member be declared by class or by instance."""
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
