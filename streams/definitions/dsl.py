@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from streams.definitions import model, rules
 from streams.definitions.problems import Problem
+from streams.durations import parse_duration
 from streams.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _duration(key: str, text: str, problems: list[Problem]) -> int:
 
 def _parse(path: tuple[str, ...], text: str, problems: list[Problem]) -> int:
     try:
-        return rules.parse_duration(str(text))
+        return parse_duration(str(text))
     except ValueError as error:
         problems.append(Problem(path=path, message=str(error)))
         return 1

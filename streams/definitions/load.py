@@ -25,8 +25,10 @@ from streams.definitions.model import (
     StartAt,
     TimeUnit,
 )
-from streams.definitions.problems import Origin, Problem, did_you_mean
+from streams.definitions.problems import Origin, Problem
+from streams.durations import parse_duration
 from streams.errors import InvalidInputError
+from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -274,7 +276,7 @@ class _Reader:
 def _duration(text: str) -> int:
     if text.strip().isdigit():
         raise ValueError(f"{text} has no unit: write one of ms, s, m, h, d after it")
-    return rules.parse_duration(text)
+    return parse_duration(text)
 
 
 def _definition(reader: _Reader, node: yaml.Node) -> Source | FeatureSet | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from streams.definitions.problems import did_you_mean
 from streams.definitions.sqlfunctions import FUNCTIONS
 from streams.definitions.sqltypes import (
     DTYPES,
@@ -34,6 +33,7 @@ from streams.definitions.sqltypes import (
     unify,
     wide_integer,
 )
+from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,12 +13,12 @@ import semver
 
 from streams.definitions.model import Feature, FeatureSet, Function, Source
 from streams.definitions.problems import Problem
+from streams.durations import DAY_MS, format_duration
 from streams.names import NAME, is_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-DAY_MS = 86_400_000
 LONGEST_MS = 3_650 * DAY_MS
 MAX_PANES = 100_000
 MAX_FEATURES = 1_000
@@ -176,23 +176,3 @@ def _sql(path: tuple[str, ...], sql: str | None) -> Iterator[Problem]:
 
 def _problem(key: str, message: str) -> Problem:
     return Problem(path=(key,), message=message)
-
-
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
-_DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)\Z", re.ASCII)
-
-
-def parse_duration(text: str) -> int:
-    """Milliseconds of a duration such as `90s` or `1d`. Raises ValueError saying the form."""
-    found = _DURATION.match(text.strip())
-    if not found:
-        raise ValueError(f"{text!r} is no duration: a whole number and one of ms, s, m, h, d")
-    return int(found[1]) * UNITS_MS[found[2]]
-
-
-def format_duration(value_ms: int) -> str:
-    """The shortest form that `parse_duration` reads back to `value_ms`."""
-    for unit in ("d", "h", "m", "s"):
-        if value_ms and value_ms % UNITS_MS[unit] == 0:
-            return f"{value_ms // UNITS_MS[unit]}{unit}"
-    return f"{value_ms}ms"

@@ -14,8 +14,9 @@ from streams.definitions.expressions import (
     type_name,
 )
 from streams.definitions.model import Feature, FeatureSet, Function, Source, TimeUnit
-from streams.definitions.problems import Problem, did_you_mean
+from streams.definitions.problems import Problem
 from streams.errors import InvalidInputError
+from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

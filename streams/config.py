@@ -1,0 +1,360 @@
+"""Settings as data: from the command line, REWINDOW_* variables and rewindow.toml.
+
+What is named first there wins. Where nobody names a Kafka or a registry, the stack of
+`rewindow up` is used if it runs, else the usual local addresses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from streams.durations import DAY_MS, parse_duration
+from streams.errors import InvalidInputError
+from streams.names import Names
+from streams.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_CONFIG = "rewindow.toml"
+DEFAULT_APP = "rewindow"
+DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
+DEFAULT_REGISTRY_URL = "http://127.0.0.1:8081"
+KAFKA_VARIABLE = "REWINDOW_KAFKA_"
+
+_APP = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,64}\Z")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECRET = re.compile(r"password|secret|token|user\.info|jaas|ssl\.key\.pem|oauthbearer\.config")
+_CREDENTIALS_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+
+_SECTIONS: Mapping[str, tuple[str, ...] | None] = {
+    "kafka": None,
+    "registry": (
+        "url", "basic.auth.user.info", "bearer.auth.token", "ssl.ca.location",
+        "ssl.certificate.location", "ssl.key.location", "timeout.ms",
+    ),
+    "topics": ("prefix", "partitions", "replication_factor", "create", "retention"),
+    "state": ("dir",),
+    "snapshots": ("url", "every", "keep"),
+}  # fmt: skip
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that is never shown; `reveal` is for the client that needs it."""
+
+    _value: str = field(repr=False)
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __str__(self) -> str:
+        return "***"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSettings:
+    """How topics are made. `partitions` None: as many as the source; `replication_factor`
+    None: the broker's default. `retention_ms` is that of feature topics."""
+
+    prefix: str = ""
+    partitions: int | None = None
+    replication_factor: int | None = None
+    create: bool = True
+    retention_ms: int = 7 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one app. `kafka` and `registry` go by librdkafka's names."""
+
+    app: str
+    kafka: Mapping[str, str | Secret]
+    registry: Mapping[str, str | Secret]
+    topics: TopicSettings
+    state_dir: Path
+    snapshots: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Names:
+        return Names(app=self.app, prefix=self.topics.prefix)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return str(self.kafka["bootstrap.servers"])
+
+    def registry_options(self) -> dict[str, str]:
+        """`registry` with its secrets, for the client."""
+        return reveal(self.registry)
+
+    def public(self) -> dict[str, Any]:
+        """The settings for people to see, in JSON types; secrets are masked."""
+        topics = self.topics
+        return {
+            "app": self.app,
+            "kafka": {key: str(value) for key, value in self.kafka.items()},
+            "registry": {key: str(value) for key, value in self.registry.items()},
+            "topics": {
+                "prefix": topics.prefix,
+                "partitions": topics.partitions,
+                "replication_factor": topics.replication_factor,
+                "create": topics.create,
+                "retention_ms": topics.retention_ms,
+            },
+            "state": {"dir": str(self.state_dir)},
+        }
+
+
+def reveal(options: Mapping[str, str | Secret]) -> dict[str, str]:
+    """`options` with its secrets."""
+    return {
+        key: value.reveal() if isinstance(value, Secret) else value
+        for key, value in options.items()
+    }
+
+
+def load_settings(
+    config: Path | None = None,
+    *,
+    bootstrap_servers: str | None = None,
+    registry_url: str | None = None,
+    app: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The settings for a command. `config` is a file; without it, rewindow.toml if it is here.
+
+    Raises InvalidInputError for a file or variable that is wrong, one line for each thing.
+    """
+    file = _find(config)
+    document = _File(file, _parse(file) if file else {}, environ)
+    kafka = document.options("kafka")
+    registry = document.options("registry")
+    for name in sorted(environ):
+        if name.startswith(KAFKA_VARIABLE):
+            key = name.removeprefix(KAFKA_VARIABLE).lower().replace("_", ".")
+            kafka[key] = _masked(key, environ[name])
+    servers = bootstrap_servers or environ.get("REWINDOW_BOOTSTRAP_SERVERS")
+    if servers:
+        kafka["bootstrap.servers"] = servers
+    url = registry_url or environ.get("REWINDOW_REGISTRY_URL")
+    if url:
+        registry["url"] = url
+    name = app or environ.get("REWINDOW_APP") or document.app()
+    if not _APP.match(name):
+        document.refuse(
+            "app", f"{name!r} is no app name: lower-case letters, digits, _ and -, a letter first"
+        )
+    topics = document.topics()
+    state_dir = document.state_dir(name)
+    snapshots = document.section("snapshots")
+    document.check()
+    _add_defaults(kafka, registry)
+    return Settings(
+        app=name,
+        kafka=kafka,
+        registry=registry,
+        topics=topics,
+        state_dir=state_dir,
+        snapshots=snapshots,
+    )
+
+
+def _find(config: Path | None) -> Path | None:
+    if config is not None:
+        return config
+    here = Path(DEFAULT_CONFIG)
+    return here if here.is_file() else None
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"{file}: can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file}: is not TOML: {error}") from None
+
+
+def _add_defaults(kafka: dict[str, str | Secret], registry: dict[str, str | Secret]) -> None:
+    """Addresses nobody gave: those of the running local stack, else the usual ones."""
+    if "bootstrap.servers" in kafka and "url" in registry:
+        return
+    # Imported here: the stack brings in downloaders that other commands have no use for.
+    from streams import devstack
+
+    addresses = devstack.running()
+    kafka.setdefault(
+        "bootstrap.servers",
+        addresses.bootstrap_servers if addresses else DEFAULT_BOOTSTRAP_SERVERS,
+    )
+    registry.setdefault("url", addresses.registry_url if addresses else DEFAULT_REGISTRY_URL)
+
+
+def _masked(key: str, value: str) -> str | Secret:
+    return Secret(value) if _SECRET.search(key) else value
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`bootstrap.servers = …` without quotes is a table in TOML: make it one name again."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class _File:
+    """The configuration file's tables, read with all that is wrong noted."""
+
+    def __init__(
+        self, file: Path | None, tables: dict[str, Any], environ: Mapping[str, str]
+    ) -> None:
+        self._file = file
+        self._tables = tables
+        self._environ = environ
+        self._problems: list[str] = []
+        for name, value in tables.items():
+            if name == "app":
+                continue
+            if name not in _SECTIONS:
+                self.refuse(name, f"unknown: {did_you_mean(name, [*_SECTIONS, 'app'])}")
+            elif not isinstance(value, dict):
+                self.refuse(name, f"needs to be a table: [{name}]")
+
+    def refuse(self, where: str, message: str) -> None:
+        self._problems.append(f"{self._file or 'settings'}: {where}: {message}")
+
+    def check(self) -> None:
+        """Raise InvalidInputError if anything was wrong."""
+        if self._problems:
+            raise InvalidInputError("\n".join(self._problems))
+
+    def app(self) -> str:
+        name = self._tables.get("app", DEFAULT_APP)
+        if isinstance(name, dict):
+            name = name.get("name", DEFAULT_APP)
+        return str(name)
+
+    def section(self, name: str) -> dict[str, Any]:
+        table = self._tables.get(name, {})
+        flat = _flatten(table) if isinstance(table, dict) else {}
+        allowed = _SECTIONS[name]
+        for key in flat:
+            if allowed is not None and key not in allowed:
+                self.refuse(f"{name}.{key}", f"unknown key: {did_you_mean(key, allowed)}")
+        return flat
+
+    def options(self, name: str) -> dict[str, str | Secret]:
+        """A table of client settings, with variables and files put in."""
+        found: dict[str, str | Secret] = {}
+        for key, value in self.section(name).items():
+            where = f"{name}.{key}"
+            if isinstance(value, bool):
+                found[key] = str(value).lower()
+            elif isinstance(value, int | float):
+                found[key] = str(value)
+            elif isinstance(value, str):
+                found[key] = self._text(where, key, value)
+            else:
+                self.refuse(where, "needs text, a number, true or false")
+        return found
+
+    def _text(self, where: str, key: str, value: str) -> str | Secret:
+        secret = _SECRET.search(key) is not None
+        if _CREDENTIALS_IN_URL.search(value) and not _VARIABLE.search(value):
+            self.refuse(where, "has a password in it: use basic.auth.user.info = '${VARIABLE}'")
+            return ""
+        if secret and not value.startswith("file:") and not _VARIABLE.search(value):
+            self.refuse(where, "is a secret: write '${VARIABLE}' or 'file:PATH', not the value")
+            return Secret("")
+        if secret and value.startswith("file:"):
+            return Secret(self._content(where, value.removeprefix("file:")))
+        return _masked(key, _VARIABLE.sub(lambda found: self._variable(where, found[1]), value))
+
+    def _variable(self, where: str, name: str) -> str:
+        value = self._environ.get(name)
+        if value is None:
+            self.refuse(where, f"the environment variable {name} is not set")
+        return value or ""
+
+    def _content(self, where: str, path: str) -> str:
+        file = self._relative(Path(path).expanduser())
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            self.refuse(where, f"the file {file} can't be read")
+            return ""
+
+    def _relative(self, path: Path) -> Path:
+        """A path as the file means it: from where the file is."""
+        return self._file.parent / path if self._file else path
+
+    def state_dir(self, app: str) -> Path:
+        """Where state lives; a directory of its own for each app unless one is named."""
+        from_environ = self._environ.get("REWINDOW_STATE_DIR")
+        if from_environ:
+            return Path(from_environ).expanduser()
+        named = self.section("state").get("dir")
+        if isinstance(named, str):
+            return self._relative(Path(named).expanduser())
+        if named is not None:
+            self.refuse("state.dir", "needs a path")
+        base = self._environ.get("XDG_STATE_HOME")
+        return (Path(base) if base else Path.home() / ".local" / "state") / DEFAULT_APP / app
+
+    def topics(self) -> TopicSettings:
+        """The `[topics]` table."""
+        table = self.section("topics")
+        prefix = self._get(table, "prefix", _prefix, "")
+        return TopicSettings(
+            prefix=prefix,
+            partitions=self._get(table, "partitions", _positive, None),
+            replication_factor=self._get(table, "replication_factor", _positive, None),
+            create=self._get(table, "create", _boolean, True),
+            retention_ms=self._get(table, "retention", _duration_ms, 7 * DAY_MS),
+        )
+
+    def _get(self, table: Mapping[str, Any], key: str, read: Callable[[Any], T], default: T) -> T:
+        if key not in table:
+            return default
+        try:
+            return read(table[key])
+        except ValueError as error:
+            self.refuse(f"topics.{key}", str(error))
+            return default
+
+
+def _prefix(value: Any) -> str:
+    if not isinstance(value, str) or not _PREFIX.match(value):
+        raise ValueError("needs at most 64 letters, digits, dots, _ or -")
+    return value
+
+
+def _positive(value: Any) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError("needs a whole number from 1 on")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("needs true or false")
+    return value
+
+
+def _duration_ms(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError("needs a duration in quotes, such as '7d'")
+    return parse_duration(value)
