@@ -1,0 +1,27 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from streams.devstack.packages import MAVEN_URL_VARIABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("rewindow", deadline=None, print_blob=True)
+settings.load_profile("rewindow")
+
+
+@pytest.fixture(autouse=True)
+def _own_user_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test must see neither the stack nor the configuration of whoever runs it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user-state"))
+    for name in os.environ:
+        if name.startswith("REWINDOW_") and name != MAVEN_URL_VARIABLE:
+            monkeypatch.delenv(name)
