@@ -118,20 +118,31 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Frequent:
-    """The `k` most frequent values, most frequent first, ties in any order."""
+    """The `k` most frequent values, most frequent first, ties in any order.
+
+    `counts` holds at least every value that may be listed; each count may be wrong by
+    `allowed`, and where that is 0 the list must be whole.
+    """
 
     counts: Mapping[object, int]
     k: int
+    allowed: int = 0
+
+    @classmethod
+    def over(cls, values: Sequence[object], k: int) -> Frequent:
+        """What is frequent among `values`."""
+        counts = Counter(values)
+        if len(counts) > FREQUENT_EXACT_UP_TO:
+            return cls(dict(counts), k, math.ceil(len(values) * FREQUENT_ERROR))
+        least = counts.most_common(k)[-1][1]
+        return cls({value: count for value, count in counts.items() if count >= least}, k)
 
     def judge(self, actual: object) -> str | None:
         if not isinstance(actual, list):
             return f"expected a list, got {actual!r}"
         found = [(_plain(item["value"]), cast("int", item["count"])) for item in actual]
-        total = sum(self.counts.values())
-        few = len(self.counts) <= FREQUENT_EXACT_UP_TO
-        allowed = 0 if few else math.ceil(total * FREQUENT_ERROR)
         top = sorted(self.counts.values(), reverse=True)[: self.k]
-        if few and len(found) != len(top):
+        if not self.allowed and len(found) != len(top):
             return f"expected {len(top)} values, got {len(found)}"
         if len({value for value, _ in found}) != len(found) or len(found) > self.k:
             return f"expected at most {self.k} different values, got {found!r}"
@@ -139,10 +150,10 @@ class Frequent:
             return f"expected falling counts, got {found!r}"
         counts = {_plain(value): count for value, count in self.counts.items()}
         for value, count in found:
-            if abs(count - counts.get(value, 0)) > allowed:
-                return f"{value!r} occurs {counts.get(value, 0)} times, got {count}"
+            if abs(count - counts.get(value, 0)) > self.allowed:
+                return f"{value!r} does not occur {count} times, or is not among the {self.k} first"
         present = {value for value, _ in found}
-        least = top[-1] + 2 * allowed
+        least = top[-1] + 2 * self.allowed
         for value, count in counts.items():
             if count > least and value not in present:
                 return f"{value!r} occurs {count} times and is not listed"
@@ -169,7 +180,7 @@ def expect(feature: Feature, values: Sequence[object]) -> Expected:
         return Exactly(values[-1])
     if function is Function.TOP_K:
         assert feature.k is not None
-        return Frequent(dict(Counter(values)), feature.k)
+        return Frequent.over(values, feature.k)
     if function is Function.QUANTILE:
         assert feature.q is not None
         return Ranked(array("d", sorted(cast("Sequence[float]", values))), feature.q)

@@ -10,6 +10,7 @@ same entity and as-of time replace an earlier one.
 from __future__ import annotations
 
 import argparse
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -78,14 +79,17 @@ def main() -> None:
     parser.add_argument("--topic-prefix", default="")
     parser.add_argument("--follow", action="store_true", help="wait for further vectors")
     arguments = parser.parse_args()
+    topic = f"{arguments.topic_prefix}features.{arguments.feature_set}"
     vectors = read_vectors(
-        arguments.bootstrap_servers,
-        arguments.registry_url,
-        f"{arguments.topic_prefix}features.{arguments.feature_set}",
-        follow=arguments.follow,
+        arguments.bootstrap_servers, arguments.registry_url, topic, follow=arguments.follow
     )
-    for key, value in vectors:
-        print(key, value["rewindow_kind"], value["as_of"], value)
+    try:
+        for key, value in vectors:
+            print(key, value["rewindow_kind"], value["as_of"], value)
+    except KafkaException as error:
+        sys.exit(f"{topic} can't be read: {error.args[0].str()}")
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

@@ -82,12 +82,13 @@ def ensure_topic(
             raise
 
 
-def register_schema(registry_url: str, subject: str, version: str = "v0001") -> tuple[str, int]:
-    """Register schemas/<subject>/<version>.avsc; the schema and its id."""
-    schema_json = (SCHEMAS / subject / f"{version}.avsc").read_text(encoding="utf-8")
+def register_schema(registry_url: str, topic: str, version: str = "v0001") -> tuple[str, int]:
+    """Register the flights' schema as that of the topic's values; the schema and its id."""
+    path = SCHEMAS / "flights-value" / f"{version}.avsc"
+    schema_json = path.read_text(encoding="utf-8")
     registry = SchemaRegistryClient({"url": registry_url})
     schema_id = registry.register_schema(
-        subject, Schema(schema_json, "AVRO"), normalize_schemas=True
+        f"{topic}-value", Schema(schema_json, "AVRO"), normalize_schemas=True
     )
     return schema_json, schema_id
 
@@ -112,7 +113,7 @@ def produce_flights(
     sent so far. Raises `KafkaException` if a record isn't taken.
     """
     ensure_topic(bootstrap_servers, topic, partitions, client=client)
-    encode = Encoder(*register_schema(registry_url, f"{topic}-value", schema_version))
+    encode = Encoder(*register_schema(registry_url, topic, schema_version))
     events = flights(partitions=partitions, limit=limit)
     bad = planted_bad(events, encode, partitions=partitions, copies=bad_copies)
     producer = Producer(
