@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+MAX_SCHEMA_ID = 2**31 - 1
 _NO_SUBJECT, _NO_VERSION, _NO_SCHEMA, _NO_LEVEL = 40401, 40402, 40403, 40408
 _NORMALIZED = {"normalize": "true"}
 
@@ -121,14 +122,27 @@ class Registry:
         return None if found is None else _registered(found)
 
     def schema_by_id(self, schema_id: int) -> dict[str, Any] | None:
-        """The schema with an id; None only if the registry itself says that it has none.
+        """The schema with an id; None only if the registry itself says that it has none, or
+        the id is beyond those that a registry gives.
 
         A schema of another kind than Avro comes back as `{"type": <kind>}`, which no Avro
         reader takes: what is wrong with it is for the decoder to say, record by record.
         """
-        found = self._call("GET", f"/schemas/ids/{schema_id}", none=_NO_SCHEMA)
+        if schema_id > MAX_SCHEMA_ID:
+            # Registries answer it like a wrong path: one such record would look like an outage.
+            return None
+        try:
+            found = self._call("GET", f"/schemas/ids/{schema_id}", none=_NO_SCHEMA)
+        except InvalidInputError as error:
+            # An id that came with a record is no user's input; only asking again may help.
+            raise UnreachableError(str(error)) from error
         if found is None:
             return None
+        if not isinstance(found, dict) or "schema" not in found:
+            raise UnreachableError(
+                f"the schema registry at {self.url} answers for schema {schema_id} without it: "
+                "check what stands between it and us"
+            )
         kind = found.get("schemaType", "AVRO")
         return _parse(found["schema"]) if kind == "AVRO" else {"type": str(kind)}
 

@@ -43,6 +43,13 @@ def test_only_the_registrys_own_word_makes_an_id_unknown() -> None:
             client.schema_by_id(9)
 
 
+def test_an_odd_answer_for_an_id_stalls_and_an_impossible_id_does_not_ask() -> None:
+    for client in (always(200, {}), always(200, []), always(400, {"error_code": 40001})):
+        with pytest.raises(UnreachableError):
+            client.schema_by_id(9)
+    assert always(404, "<html>").schema_by_id(2**31) is None
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 401])
 def test_a_registry_in_trouble_is_unreachable(status: int) -> None:
     with pytest.raises(UnreachableError, match=str(status)):
