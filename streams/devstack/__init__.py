@@ -4,7 +4,7 @@ For the local stack of a user (`rewindow up`), the demo, tests and benchmarks. `
 stack of one's own for as long as a `with` block lasts.
 """
 
-from streams.devstack.local import Health, down, running, status, up
+from streams.devstack.local import Health, down, running, stack_dir, status, up
 from streams.devstack.packages import KAFKA_VERSION, REGISTRY_VERSION
 from streams.devstack.stack import Addresses, DevStack, StackPorts
 
@@ -17,6 +17,7 @@ __all__ = [
     "StackPorts",
     "down",
     "running",
+    "stack_dir",
     "status",
     "up",
 ]

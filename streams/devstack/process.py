@@ -129,7 +129,9 @@ class Guard:
 
     def remove(self, pid: int) -> None:
         """Forget `pid`; to be called once it has ended, as the number may be used again."""
-        self._order(f"-{pid}")
+        # A guard that somebody ended has nothing left to forget.
+        with contextlib.suppress(BrokenPipeError):
+            self._order(f"-{pid}")
 
     def close(self) -> None:
         """End the guard, and with it whatever it still watches."""
