@@ -1,0 +1,1 @@
+"""The data path, pure: events in, partials, closings, vectors out."""

@@ -1,0 +1,184 @@
+"""Vectors of as-of times: which ones a run of rows belongs to, and their values.
+
+Rows are partials with `pane`, `entity`, accumulator columns and `closed`: null for what counts
+in every window of its pane, else the highest as-of time that had closed when the events
+arrived; they count for later ones only. So any number of as-of times close in one pass, each
+over the panes as they were at the record that closed it, and the cut into batches never shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from streams.datapath.partials import ENTITY, PANE
+from streams.names import AS_OF, KIND_FIELD
+from streams.windowing.accumulators import result
+from streams.windowing.functions import Function
+from streams.windowing.panes import first_as_of, floor_to, last_as_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streams.definitions.plan import FeatureView, View
+
+CLOSED = "closed"
+
+FINAL = "final"
+EMPTY = "empty"
+UPDATE = "update"
+
+_FIRST = "_first"
+_LAST = "_last"
+
+_ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Closing arithmetic of one view over panes of `pane_ms`."""
+
+    view: View
+    pane_ms: int
+
+    def closed_through(self, watermark_ms: int) -> int:
+        """Highest as-of time that a watermark closes."""
+        return floor_to(watermark_ms - self.view.allowed_lateness_ms, self.view.every_ms)
+
+    def oldest_pane_ms(self, closed_ms: int) -> int:
+        """Start of the oldest pane that an as-of time after `closed_ms` can need.
+
+        It is in the window before the next one, which decides who gets an `empty`.
+        """
+        return closed_ms - self.view.longest_window_ms
+
+    def first_as_of(self) -> pl.Expr:
+        """First as-of time that a row's pane belongs to."""
+        return first_as_of(pl.col(PANE), self.pane_ms, self.view.every_ms)
+
+    def last_as_of(self) -> pl.Expr:
+        """Last as-of time that a row's pane belongs to."""
+        return last_as_of(pl.col(PANE), self.view.longest_window_ms, self.view.every_ms)
+
+    def _bounded(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
+        """Rows with the first and last as-of time in `(after, through]` they count for."""
+        every = self.view.every_ms
+        first = pl.max_horizontal(self.first_as_of(), pl.col(CLOSED) + every)
+        if after_ms is not None:
+            first = pl.max_horizontal(first, pl.lit(after_ms + every))
+        last = pl.min_horizontal(self.last_as_of(), pl.lit(through_ms))
+        return rows.with_columns(first.alias(_FIRST), last.alias(_LAST))
+
+    def cost(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int:
+        """How many (row, as-of time) pairs the closing of `(after, through]` touches.
+
+        An upper bound of its vectors and the measure of its memory.
+        """
+        bounded = self._bounded(rows, after_ms, through_ms)
+        pairs = ((pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 2).clip(lower_bound=0)
+        return int(bounded.select(pairs.sum()).item() or 0)
+
+    def next_as_of(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int | None:
+        """First as-of time in `(after, through]` that has anything to say, if any."""
+        every = self.view.every_ms
+        bounded = self._bounded(rows, after_ms, through_ms)
+        ends = self.last_as_of() + every
+        has_window = pl.col(_FIRST) <= pl.col(_LAST)
+        has_end = (ends <= through_ms) & (ends > (after_ms if after_ms is not None else ends - 1))
+        times = bounded.select(
+            pl.when(has_window).then(pl.col(_FIRST)).when(has_end).then(ends).min()
+        ).item()
+        return None if times is None else int(times)
+
+    def close(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
+        """Vectors of every as-of time in `(after, through]`, by as-of time, then entity.
+
+        Columns: `entity` (text), `as_of` (Int64 ms), `rewindow_kind`, features by name.
+        """
+        finals = self.values(self._pairs(rows, after_ms, through_ms), FINAL)
+        empties = self._empties(rows, finals, after_ms, through_ms)
+        return pl.concat([finals, empties]).sort(AS_OF, ENTITY)
+
+    def updates(
+        self, rows: pl.DataFrame, touched: pl.DataFrame, closed_ms: int | None, through_ms: int
+    ) -> pl.DataFrame:
+        """Vectors of the open as-of times in `(closed, through]` that `touched` rows change."""
+        changed = self._pairs(touched, closed_ms, through_ms).select(AS_OF, ENTITY).unique()
+        near = rows.join(changed.select(ENTITY).unique(), on=ENTITY, how="semi")
+        pairs = self._pairs(near, closed_ms, through_ms)
+        pairs = pairs.join(changed, on=[AS_OF, ENTITY], how="semi")
+        return self.values(pairs, UPDATE).sort(AS_OF, ENTITY)
+
+    def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
+        """One row for each as-of time of each row, in a column `as_of`."""
+        bounded = self._bounded(rows, after_ms, through_ms).filter(pl.col(_FIRST) <= pl.col(_LAST))
+        times = pl.int_ranges(pl.col(_FIRST), pl.col(_LAST) + 1, self.view.every_ms)
+        return bounded.with_columns(times.alias(AS_OF)).drop(_FIRST, _LAST, CLOSED).explode(AS_OF)
+
+    def _empties(
+        self, rows: pl.DataFrame, finals: pl.DataFrame, after_ms: int | None, through_ms: int
+    ) -> pl.DataFrame:
+        """One vector for each entity whose last event has just left the longest window."""
+        left = self.last_as_of() + self.view.every_ms
+        open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
+        in_range = pl.col(AS_OF) <= through_ms
+        if after_ms is not None:
+            in_range &= pl.col(AS_OF) > after_ms
+        gone = (
+            rows.select(left.alias(AS_OF), ENTITY, CLOSED)
+            .filter(in_range & open_to_it)
+            .select(AS_OF, ENTITY)
+            .unique()
+            .join(finals.select(AS_OF, ENTITY), on=[AS_OF, ENTITY], how="anti")
+        )
+        return gone.select(
+            ENTITY,
+            AS_OF,
+            pl.lit(EMPTY).alias(KIND_FIELD),
+            *(_over_nothing(feature) for feature in self.view.features),
+        )
+
+    def values(self, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
+        """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
+        keys = [AS_OF, ENTITY]
+        vectors = pairs.select(keys).unique()
+        by_window: dict[int, list[FeatureView]] = {}
+        for feature in self.view.features:
+            by_window.setdefault(feature.window_ms, []).append(feature)
+        for window_ms, features in by_window.items():
+            inside = pairs
+            if window_ms < self.view.longest_window_ms:
+                inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + window_ms)
+            vectors = vectors.join(_computed(inside, keys, features), on=keys, how="left")
+        empty = [
+            pl.col(f.name).fill_null(0) if f.function in _ZERO_OVER_NOTHING else pl.col(f.name)
+            for f in self.view.features
+        ]
+        return vectors.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *empty)
+
+
+def _computed(
+    pairs: pl.DataFrame, keys: Sequence[str], features: Sequence[FeatureView]
+) -> pl.DataFrame:
+    """Features of one window length, by `keys`."""
+    used = {a.name: a for feature in features for a in feature.accumulators}
+    merged = pairs.group_by(keys).agg([e for a in used.values() for e in a.merge()])
+    values = [
+        result(
+            merged,
+            feature.function,
+            feature.accumulators,
+            dtype=feature.dtype,
+            q=feature.q,
+            k=feature.k,
+        ).alias(feature.name)
+        for feature in features
+    ]
+    return merged.select(keys).with_columns(values)
+
+
+def _over_nothing(feature: FeatureView) -> pl.Expr:
+    value = 0 if feature.function in _ZERO_OVER_NOTHING else None
+    return pl.lit(value, dtype=feature.dtype).alias(feature.name)

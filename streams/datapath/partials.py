@@ -1,0 +1,95 @@
+"""From events to partials: the one group-by that a batch costs per bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from streams.definitions.expressions import check_expression, check_filter
+from streams.state.rows import ENTITY as ENTITY
+from streams.state.rows import PANE as PANE
+from streams.windowing.accumulators import (
+    EVENT_TIME,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
+    Kind,
+    storage_type,
+)
+from streams.windowing.entity import entity_text
+from streams.windowing.panes import pane_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streams.definitions.plan import Accumulator, Bundle
+
+
+class Partials:
+    """Builds a bundle's partials out of frames of events with the source's `fields`."""
+
+    def __init__(self, bundle: Bundle, fields: Mapping[str, pl.DataType]) -> None:
+        self.bundle = bundle
+        self._entity = entity_text(bundle.entity)
+        self._pane = pane_of(pl.col(EVENT_TIME), bundle.pane_ms)
+        self._where = (
+            check_filter(bundle.where, fields).expr.fill_null(False)
+            if bundle.where is not None
+            else None
+        )
+        self._values: dict[tuple[str | None, str | None, str], tuple[str, pl.Expr]] = {}
+        self._value_of = {a.name: self._value(a, fields) for a in bundle.accumulators}
+        self._ordered = any(a.kind in (Kind.FIRST, Kind.LAST) for a in bundle.accumulators)
+
+    def _value(self, accumulator: Accumulator, fields: Mapping[str, pl.DataType]) -> str:
+        """Name of the column with the accumulator's values; shared where they are equal."""
+        kept = storage_type(accumulator.kind, accumulator.dtype)
+        key = (accumulator.where, accumulator.expression, str(kept))
+        if accumulator.kind is Kind.COUNT:
+            key = (accumulator.where, accumulator.expression, "count")
+        if key not in self._values:
+            expr = pl.lit(1, dtype=pl.Int8)
+            if accumulator.expression is not None:
+                expr = check_expression(accumulator.expression, fields).expr
+                if accumulator.kind is not Kind.COUNT:
+                    expr = _cast(expr, accumulator, kept)
+            if accumulator.where is not None:
+                expr = pl.when(check_filter(accumulator.where, fields).expr).then(expr)
+            name = f"_v{len(self._values)}"
+            self._values[key] = (name, expr.alias(name))
+        return self._values[key][0]
+
+    def select(self, events: pl.DataFrame, extra: Sequence[str] = ()) -> pl.DataFrame:
+        """Events of the bundle: pane, entity, values, order columns and the `extra` ones.
+
+        Events that the set's filter takes out are gone; an entity may be null.
+        """
+        frame = events if self._where is None else events.filter(self._where)
+        return frame.select(
+            self._pane.alias(PANE),
+            self._entity.alias(ENTITY),
+            EVENT_TIME,
+            SOURCE_PARTITION,
+            SOURCE_OFFSET,
+            *extra,
+            *(expr for _, expr in self._values.values()),
+        )
+
+    def build(self, selected: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+        """Partials by `keys` (`pane`, `entity` and what else) out of `select`'s frame."""
+        if self._ordered:
+            selected = selected.sort(EVENT_TIME, SOURCE_PARTITION, SOURCE_OFFSET)
+        accumulators = self.bundle.accumulators
+        built = selected.group_by(keys).agg(
+            [e for a in accumulators for e in a.build(self._value_of[a.name])]
+        )
+        finished = [
+            series for a in accumulators for series in a.finish_build(built, self._value_of[a.name])
+        ]
+        return built.with_columns(finished) if finished else built
+
+
+def _cast(expr: pl.Expr, accumulator: Accumulator, kept: pl.DataType) -> pl.Expr:
+    if accumulator.kind is Kind.FREQUENT and accumulator.dtype == pl.Boolean:
+        return pl.when(expr).then(pl.lit("true")).when(expr.not_()).then(pl.lit("false"))
+    return expr.cast(kept)

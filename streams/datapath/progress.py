@@ -1,0 +1,100 @@
+"""What the log does not say, as it travels in the commit metadata.
+
+For each set: the highest closed as-of time and the version that closed it. For the partition:
+a watermark advanced by idleness, the definitions offset applied, and the cursor of a closing
+that is larger than one transaction. It is read back at a claim; an unknown format is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from streams.errors import RewindowError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """Every as-of time up to `through_ms` is closed; `version` closed the last of them."""
+
+    through_ms: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """Within as-of time `as_of_ms` of one set, the first `entities_done` have gone out."""
+
+    feature_set: str
+    version: str
+    as_of_ms: int
+    entities_done: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The metadata that goes with a committed offset."""
+
+    closed: Mapping[str, Closed] = field(default_factory=dict)
+    idle_watermark_ms: int | None = None
+    watermark_ms: int | None = None
+    definitions_offset: int = 0
+    cursor: Cursor | None = None
+
+    def encode(self) -> str:
+        """Compact JSON; what is absent is left out."""
+        document: dict[str, object] = {"f": FORMAT}
+        if self.closed:
+            document["c"] = {name: [c.through_ms, c.version] for name, c in self.closed.items()}
+        if self.idle_watermark_ms is not None:
+            document["i"] = self.idle_watermark_ms
+        if self.watermark_ms is not None:
+            document["w"] = self.watermark_ms
+        if self.definitions_offset:
+            document["d"] = self.definitions_offset
+        if self.cursor is not None:
+            cursor = self.cursor
+            document["k"] = [
+                cursor.feature_set,
+                cursor.version,
+                cursor.as_of_ms,
+                cursor.entities_done,
+            ]
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+
+    @staticmethod
+    def decode(text: str) -> Progress:
+        """Read `encode`'s text; raises `RewindowError` for another format."""
+        try:
+            document = json.loads(text)
+            if document["f"] != FORMAT:
+                raise ValueError(f"format {document['f']}")
+            cursor = document.get("k")
+            return Progress(
+                closed={
+                    name: Closed(through_ms=through, version=version)
+                    for name, (through, version) in document.get("c", {}).items()
+                },
+                idle_watermark_ms=document.get("i"),
+                watermark_ms=document.get("w"),
+                definitions_offset=document.get("d", 0),
+                cursor=None
+                if cursor is None
+                else Cursor(
+                    feature_set=cursor[0],
+                    version=cursor[1],
+                    as_of_ms=cursor[2],
+                    entities_done=cursor[3],
+                ),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise RewindowError(
+                f"the commit metadata {text[:80]!r} was not written by this version of rewindow "
+                f"({error}): run the version that wrote it, or give this app another name"
+            ) from error

@@ -1,0 +1,167 @@
+"""Drives the product's pipeline over generated streams, in batches and with restarts."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import fastavro
+
+from streams.datapath import batch
+from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.feature_set import SetPath
+from streams.datapath.intake import Intake
+from streams.datapath.pipeline import Pipeline, Step
+from streams.datapath.progress import Progress
+from streams.datapath.rekeyed import marker_value, origin_header
+from streams.definitions.plan import plan
+from streams.names import AS_OF, KIND_FIELD
+from streams.schema.decode import Decoder, header
+from streams.schema.types import field_types
+from streams.state.memory import MemoryStore
+from streams.state.rows import ENTITY, RowLayout
+from streams.testing import Record
+from streams.windowing.entity import entity_fields
+from tests.property.strategies import SCHEMA, SOURCE
+from tests.reference import Idle, Marker, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streams.definitions.model import FeatureSet
+    from tests import reference
+
+_PARSED = fastavro.parse_schema(dict(SCHEMA))
+
+
+class Driver:
+    """A stream partition with memory stores that outlive restarts."""
+
+    def __init__(
+        self, sets: Sequence[FeatureSet], *, sources: int = 0, pairs_per_step: int = 400_000
+    ) -> None:
+        self._sources = sources
+        self._pairs_per_step = pairs_per_step
+        fields = field_types(SCHEMA)
+        self._fields = fields
+        self._plans = [plan(one, SOURCE, fields) for one in sets]
+        self._stores = {
+            p.bundle.digest: MemoryStore(RowLayout(p.bundle.columns)) for p in self._plans
+        }
+        decoder = Decoder(SCHEMA, fields)
+        decoder.add(1, SCHEMA)
+        self._intake = Intake(SOURCE, decoder, fields, rekeyed=bool(sources))
+        self._log: list[Record] = []
+        self._position = 0
+        self._progress = Progress()
+        self.rows: list[Row] = []
+        self.late: list[tuple[str, int]] = []
+        self.dead: list[tuple[int, str]] = []
+        self._open()
+
+    def _open(self) -> None:
+        bundles = {
+            p.bundle.digest: BundleState(p.bundle, self._fields, self._stores[p.bundle.digest])
+            for p in self._plans
+        }
+        closed = {name: one.through_ms for name, one in self._progress.closed.items()}
+        paths = [
+            SetPath(
+                p.view,
+                bundles[p.bundle.digest],
+                closed_ms=closed.get(p.view.feature_set),
+            )
+            for p in self._plans
+        ]
+        oldest = min(bundles.values(), key=lambda one: one.next_offset)
+        self._pipeline = Pipeline(
+            paths,
+            watermark=watermark_of(oldest.store.meta, self._sources),
+            position=oldest.next_offset,
+            progress=self._progress,
+            pairs_per_step=self._pairs_per_step,
+        )
+
+    def take(self, records: Iterable[reference.Record], *, crash_after: int | None = None) -> None:
+        """Append to the log and apply as one batch; with `crash_after`, only so many steps."""
+        start = len(self._log)
+        chunk = [self._record(one, start + i) for i, one in enumerate(records)]
+        self._log.extend(chunk)
+        if chunk:
+            self._run(self._pipeline.steps(self._batch(chunk, self._position)), crash_after)
+
+    def idle(self, watermark_ms: int) -> None:
+        """Follow a watermark that idleness gives."""
+        self._run(self._pipeline.idle(watermark_ms), None)
+
+    def _batch(self, records: Sequence[Record], first: int) -> batch.Batch:
+        return self._intake.batch(records, first_offset=first, partition=0)
+
+    def _run(self, steps: Iterator[Step], crash_after: int | None) -> None:
+        for number, step in enumerate(steps):
+            self._position, self._progress = step.position, Progress.decode(step.progress.encode())
+            self.late.extend((one.feature_set, one.offset) for one in step.late)
+            self.dead.extend((one.offset, one.error) for one in step.dead)
+            for name, frame in step.vectors.items():
+                view = next(p.view for p in self._plans if p.view.feature_set == name)
+                entity = zip(*entity_fields(frame[ENTITY], view.entity), strict=True)
+                for row, key in zip(frame.iter_rows(named=True), entity, strict=True):
+                    values = {f.name: row[f.name] for f in view.features}
+                    self.rows.append(
+                        Row(
+                            feature_set=name,
+                            entity=key,
+                            as_of_ms=row[AS_OF],
+                            kind=row[KIND_FIELD],
+                            values=values,
+                        )
+                    )
+            if crash_after is not None and number >= crash_after:
+                return
+
+    def flush(self) -> None:
+        """As the worker does between batches."""
+        self._pipeline.flush()
+
+    def crash(self) -> None:
+        """Lose what is in memory, claim anew and catch up with the committed position."""
+        self._open()
+        start = self._pipeline.position
+        missing = [one for one in self._log if start <= one.offset < self._position]
+        half = len(missing) // 2
+        for part in (missing[:half], missing[half:]):
+            if part:
+                self._pipeline.replay(self._batch(part, self._pipeline.position))
+        self._run(self._pipeline.resume(), None)
+
+    def take_rest(self) -> None:
+        """Apply what a crash left unread."""
+        rest = [one for one in self._log if one.offset >= self._position]
+        if rest:
+            self._run(self._pipeline.steps(self._batch(rest, self._position)), None)
+
+    def _record(self, record: reference.Record, number: int) -> Record:
+        assert not isinstance(record, Idle), "idle is no record"
+        if isinstance(record, Marker):
+            value = marker_value(
+                batch.Marker(
+                    offset=0,
+                    source_partition=record.source_partition,
+                    watermark_ms=record.watermark_ms,
+                    silent=record.silent,
+                    floor_ms=record.floor_ms,
+                )
+            )
+            return Record(offset=number, timestamp=0, key=None, value=value)
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, _PARSED, dict(record.fields))
+        headers = [
+            origin_header(record.source_partition, record.source_offset or 0, record.timestamp_ms)
+        ]
+        return Record(
+            offset=record.offset,
+            timestamp=record.timestamp_ms,
+            key=b"k",
+            value=header(1) + body.getvalue(),
+            headers=headers if self._sources else (),
+        )
