@@ -396,7 +396,8 @@ def _refuse_to_open(path: Path, error: Exception) -> NoReturn:
 
 
 def _damaged(path: Path, reason: object) -> RewindowError:
+    told = " ".join(str(reason).split()).rstrip(".")
     return RewindowError(
-        f"the state in {path} is damaged: {reason}. Delete that directory and start the worker"
+        f"the state in {path} is damaged: {told}. Delete that directory and start the worker"
         " again: Kafka is the log, the state is rebuilt from it"
     )

@@ -71,9 +71,10 @@ class RowLayout:
     __slots__ = ("_columns", "_fixed", "_nulls", "_variable", "schema")
 
     def __init__(self, columns: Sequence[tuple[str, pl.DataType]]) -> None:
-        self.schema = pl.Schema([(PANE, pl.Int64()), (ENTITY, pl.String()), *columns])
-        if len(self.schema) != len(columns) + 2:
+        names = {PANE, ENTITY, *(name for name, _ in columns)}
+        if len(names) != len(columns) + 2:
             raise ValueError("column names must be unique, and neither 'pane' nor 'entity'")
+        self.schema = pl.Schema([(PANE, pl.Int64()), (ENTITY, pl.String()), *columns])
         self._columns = tuple(_column(i, name, dtype) for i, (name, dtype) in enumerate(columns))
         self._variable = tuple(c for c in self._columns if c.variable)
         self._nulls = (len(columns) + 7) // 8
