@@ -447,7 +447,7 @@ def _features(reader: _Reader) -> Callable[[yaml.Node, Path_], tuple[Feature, ..
 
 
 def _feature(reader: _Reader, name: str, node: yaml.Node, path: Path_) -> Feature | None:
-    allowed = [*_FEATURE_KEYS, *Function]
+    allowed = [*_FEATURE_KEYS, *(function.value for function in Function)]
     nodes = reader.mapping(node, path, allowed)
     entries = _Entries(reader, path, nodes)
     functions = [function for function in Function if function in nodes]
