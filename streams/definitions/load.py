@@ -335,7 +335,7 @@ def _source(reader: _Reader, node: yaml.Node) -> Source:
         start=entries.get("start", _start(reader), _EARLIEST),
         max_ahead_ms=entries.get("max_ahead", reader.duration, 3_600_000),
         idle_after_ms=entries.get("idle_after", reader.duration, 30_000),
-        close_after_ms=entries.get("close_after", _optional(reader.duration), None),
+        close_after_ms=entries.get("close_after", reader.duration, None),
     )
 
 
@@ -353,7 +353,7 @@ def _feature_set(reader: _Reader, node: yaml.Node) -> FeatureSet:
         allowed_lateness_ms=entries.get("allowed_lateness", reader.duration, 0),
         retention_ms=entries.get("retention", reader.duration, 0),
         emit=entries.get("emit", lambda at, path: reader.choice(at, path, Emit), Emit.FINAL),
-        where=entries.get("where", _optional(_sql(reader)), None),
+        where=entries.get("where", _sql(reader), None),
         description=entries.get("description", reader.text, ""),
         owner=entries.get("owner", reader.text, ""),
     )
@@ -362,12 +362,6 @@ def _feature_set(reader: _Reader, node: yaml.Node) -> FeatureSet:
 def _unique(problems: list[Problem], before: int) -> list[Problem]:
     seen = problems[:before]
     return seen + [problem for problem in problems[before:] if problem not in seen]
-
-
-def _optional(
-    read: Callable[[yaml.Node, Path_], T | None],
-) -> Callable[[yaml.Node, Path_], T | None]:
-    return read
 
 
 def _sql(reader: _Reader) -> Callable[[yaml.Node, Path_], str | None]:
@@ -455,9 +449,9 @@ def _feature(reader: _Reader, name: str, node: yaml.Node, path: Path_) -> Featur
         given = f"has {' and '.join(functions)}" if functions else "has no aggregate"
         reader.refuse(path, f"{given}: give exactly one of {', '.join(Function)}")
     window_ms = entries.need("window", reader.duration, 1) if nodes else 1
-    where = entries.get("where", _optional(_sql(reader)), None)
-    q = entries.get("q", _optional(_number(reader)), None)
-    k = entries.get("k", _optional(_whole(reader)), None)
+    where = entries.get("where", _sql(reader), None)
+    q = entries.get("q", _number(reader), None)
+    k = entries.get("k", _whole(reader), None)
     if len(functions) != 1:
         return None
     function = functions[0]

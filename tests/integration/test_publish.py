@@ -40,6 +40,7 @@ SCHEMA: dict[str, Any] = {
         {"name": "delay", "type": ["null", "int"], "default": None},
     ],
 }
+COUNT = "n: {count: '*', window: 1h}"
 WIDER = {**SCHEMA, "fields": [*SCHEMA["fields"], {"name": "seats", "type": "int", "default": 0}]}
 
 

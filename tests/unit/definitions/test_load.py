@@ -271,7 +271,7 @@ def test_the_python_form_is_the_same_thing(tmp_path: Path) -> None:
         (
             'window="1h"',
             'window="65m"',
-            "feature set origin_departures@1.0.0: features.departures_1h",
+            "origin_departures@1.0.0: features.departures_1h",
         ),
         ('every="10m"', 'every="10"', "every: '10' is no duration"),
         ('entity=["origin"]', 'entity="origin"', "entity: needs a list: ['origin']"),
