@@ -8,22 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Function(StrEnum):
-    """Aggregate functions a feature may use."""
-
-    COUNT = "count"
-    SUM = "sum"
-    MEAN = "mean"
-    MIN = "min"
-    MAX = "max"
-    VARIANCE = "variance"
-    STDDEV = "stddev"
-    FIRST = "first"
-    LAST = "last"
-    APPROX_DISTINCT = "approx_distinct"
-    QUANTILE = "quantile"
-    TOP_K = "top_k"
+from streams.windowing.functions import Function as Function
 
 
 class Emit(StrEnum):
