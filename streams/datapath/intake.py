@@ -8,7 +8,7 @@ caller's to remember.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PAR
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from streams.datapath.records import Record as Record
     from streams.schema.decode import Decoder
 
 EARLIEST_MS = -62_135_596_800_000
@@ -39,21 +40,6 @@ class BadEvent(StrEnum):
     MISSING_EVENT_TIME = "missing_event_time"
     EVENT_TIME_AHEAD = "event_time_ahead"
     EVENT_TIME_OUT_OF_RANGE = "event_time_out_of_range"
-
-
-class Record(Protocol):
-    """What is read of a Kafka record; `timestamp` in ms, -1 where the producer set none."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 class Intake:

@@ -157,10 +157,29 @@ class Pipeline:
             events=batch.events.height,
         )
 
+    def begin(self, definitions_offset: int) -> None:
+        """After replay: sets without a committed C start where the watermark has come to."""
+        effective = self._effective(self.watermark)
+        for path in self.paths:
+            if path.closed_ms is None and effective is not None:
+                path.closed_ms = path.windows.closed_through(effective)
+        self.progress = replace(self.progress, definitions_offset=definitions_offset)
+
+    def skip_to(self, position: int) -> None:
+        """Go on at `position`: there are no records between, only transaction markers."""
+        for path in self.paths:
+            path.bundle.next_offset = max(path.bundle.next_offset, position)
+        self.position = max(self.position, position)
+
     def flush(self) -> int:
-        """Bring all bundles to disk at the position, which must be committed; rows written."""
+        """Bring all bundles to disk at the position, which must be committed; rows written.
+
+        A bundle that a replay has not reached yet is on disk as it is.
+        """
         written = 0
         for bundle in {id(path.bundle): path.bundle for path in self.paths}.values():
+            if bundle.next_offset != self.position:
+                continue
             floors = [path.wanted_floor_ms for path in self.paths if path.bundle is bundle]
             known = [floor for floor in floors if floor is not None]
             floor = min(known) if len(known) == len(floors) else None

@@ -1,7 +1,8 @@
 """What a rekeyed stream holds: events whole, with where they came from, and markers.
 
-An event keeps its value; its key is the entity's text. One header, `rewindow.origin`, is
-source partition (4 bytes), offset (8) and timestamp in ms (8), big-endian and signed. A marker
+An event keeps its value; its key is the entity's text. Of two headers, `rewindow.origin` is
+source partition (4 bytes), offset (8) and timestamp in ms (8), big-endian and signed, and
+`rewindow.key` is the key that it was produced with, if it had one. A marker
 has no key; its value is JSON: the source partition `p`, its watermark `w`, the silence `s` and
 the floor `r`, each of the last three absent for none.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streams.datapath.batch import Marker
@@ -18,7 +20,10 @@ from streams.errors import RewindowError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from streams.datapath.records import Record
+
 ORIGIN_HEADER = "rewindow.origin"
+KEY_HEADER = "rewindow.key"
 _ORIGIN = struct.Struct(">iqq")
 
 
@@ -69,3 +74,35 @@ def read_marker(offset: int, value: bytes | None) -> Marker:
             f"the record without a key at offset {offset} of the rekeyed stream is no watermark "
             "marker: somebody else writes to this topic; it belongs to rewindow alone"
         ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """An event of a rekeyed stream as its producer wrote it."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+def key_header(key: bytes | None) -> list[tuple[str, bytes]]:
+    """The header that keeps a record's own key; none where it had none."""
+    return [] if key is None else [(KEY_HEADER, key)]
+
+
+def original(record: Record) -> Original:
+    """What `record` of a rekeyed stream was in the source's topic."""
+    partition, offset, timestamp = read_origin(record.headers)
+    key = next((value for name, value in record.headers if name == KEY_HEADER), None)
+    own = (ORIGIN_HEADER, KEY_HEADER)
+    return Original(
+        partition=partition,
+        offset=offset,
+        timestamp=timestamp,
+        key=key,
+        value=record.value,
+        headers=[header for header in record.headers if header[0] not in own],
+    )

@@ -6,8 +6,12 @@ record came from, all of them UTF-8 text.
 
 from __future__ import annotations
 
-from streams.datapath.records import Record
+from typing import TYPE_CHECKING
+
 from streams.names import HEADER_PREFIX
+
+if TYPE_CHECKING:
+    from streams.datapath.records import Record
 
 _NAMES = ("error", "detail", "topic", "partition", "offset", "stream", "feature_set")
 OWN_HEADERS = frozenset(HEADER_PREFIX + name for name in _NAMES)

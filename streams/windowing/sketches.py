@@ -60,8 +60,8 @@ def _hll_merge(sketches: pl.Series) -> bytes:
 
 def _hll_count(sketches: pl.Series) -> int:
     if len(sketches) == 1:
-        return round(ds.hll_sketch.deserialize(sketches[0]).get_estimate())
-    return round(_hll_union(sketches).get_estimate())
+        return _rounded(ds.hll_sketch.deserialize(sketches[0]))
+    return _rounded(_hll_union(sketches))
 
 
 def _rounded(sketch: Any) -> int:

@@ -1,0 +1,97 @@
+"""What Kafka knows of positions: committed offsets with their metadata, ends of logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.kafka import confluent_config, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from streams.config import Settings
+
+TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A committed position and the text that was committed with it."""
+
+    offset: int
+    metadata: str
+
+
+class Offsets:
+    """Blocking look-ups; a worker calls them from a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin = AdminClient(confluent_config(settings))
+
+    def committed(
+        self, group: str, partitions: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], Committed]:
+        """Committed positions of a group, stable ones only; partitions without one are absent.
+
+        Waits for transactions that are being ended, so that after fencing nothing can follow.
+        """
+        wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
+        if not wanted:
+            return {}
+        request = ConsumerGroupTopicPartitions(group, wanted)
+        try:
+            answer = self._admin.list_consumer_group_offsets(
+                [request], require_stable=True, request_timeout=TIMEOUT_S
+            )
+            found = answer[group].result(TIMEOUT_S + 1).topic_partitions
+        except KafkaException as error:
+            raise explain(self._settings, error, f"reading offsets of {group}") from None
+        return {
+            (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=tp.metadata or "")
+            for tp in found
+            if tp.error is None and tp.offset >= 0
+        }
+
+    def starts(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """First offset that each partition still holds."""
+        return self._list(dict.fromkeys(partitions, OffsetSpec.earliest()))
+
+    def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """High watermark of each partition, open transactions included."""
+        return self._list(dict.fromkeys(partitions, OffsetSpec.latest()))
+
+    def at_time(
+        self, partitions: Iterable[tuple[str, int]], timestamp_ms: int
+    ) -> dict[tuple[str, int], int]:
+        """First offset whose record is not older than a time; the end if there is none."""
+        wanted = list(partitions)
+        found = self._list(dict.fromkeys(wanted, OffsetSpec.for_timestamp(timestamp_ms)))
+        missing = [one for one in wanted if found[one] < 0]
+        return {**found, **self.ends(missing)} if missing else found
+
+    def _list(self, specs: Mapping[tuple[str, int], OffsetSpec]) -> dict[tuple[str, int], int]:
+        if not specs:
+            return {}
+        request = {TopicPartition(topic, p): spec for (topic, p), spec in specs.items()}
+        try:
+            futures = self._admin.list_offsets(
+                request,
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=TIMEOUT_S,
+            )
+            return {
+                (tp.topic, tp.partition): future.result(TIMEOUT_S + 1).offset
+                for tp, future in futures.items()
+            }
+        except KafkaException as error:
+            raise explain(self._settings, error, "reading ends of partitions") from None

@@ -1,0 +1,110 @@
+"""From a step to the records of its transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from streams.datapath.rekeyed import Original, original
+from streams.names import HEADER_PREFIX, KIND_FIELD, VERSION_FIELD, Names
+from streams.runtime.producer import Headers, Outgoing
+from streams.runtime.set_aside import set_aside
+from streams.state.rows import ENTITY
+from streams.windowing.entity import entity_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streams.datapath.pipeline import Step
+    from streams.datapath.records import Record
+    from streams.runtime.streams import SetOutput, Stream
+
+LATE = "late"
+
+
+def outgoing(
+    step: Step,
+    stream: Stream,
+    partition: int,
+    names: Names,
+    records: Mapping[int, Record],
+) -> list[Outgoing]:
+    """Vectors, late copies and dead letters; `records` has the batch's records by offset."""
+    found = [
+        _vectors(stream, stream.outputs[name], frame, partition)
+        for name, frame in step.vectors.items()
+    ]
+    if step.late:
+        rows = [
+            (records[one.offset], LATE, _late_detail(one.feature_set), one.feature_set)
+            for one in step.late
+        ]
+        found.append(_aside(names.late_topic, stream, partition, rows))
+    if step.dead:
+        rows = [(records[one.offset], one.error, one.detail, one.feature_set) for one in step.dead]
+        found.append(_aside(names.dlq_topic, stream, partition, rows))
+    return found
+
+
+def _late_detail(feature_set: str) -> str:
+    return f"every as-of time of {feature_set} that this event belongs to had closed"
+
+
+def _vectors(stream: Stream, output: SetOutput, frame: pl.DataFrame, partition: int) -> Outgoing:
+    entity = entity_fields(frame[ENTITY], stream_entity(stream, output.topic))
+    keys, values = output.encoder.encode(
+        frame.drop(ENTITY).with_columns(*entity, pl.lit(output.version).alias(VERSION_FIELD))
+    )
+    by_kind = {kind: _headers(output, kind) for kind in frame[KIND_FIELD].unique()}
+    return Outgoing(
+        topic=output.topic,
+        partition=partition,
+        keys=keys,
+        values=values,
+        each_headers=[by_kind[kind] for kind in frame[KIND_FIELD]],
+    )
+
+
+def stream_entity(stream: Stream, topic: str) -> Mapping[str, pl.DataType]:
+    """Entity of the set whose vectors go to `topic`."""
+    for planned in stream.plans:
+        if stream.outputs[planned.view.feature_set].topic == topic:
+            return planned.view.entity
+    raise KeyError(topic)
+
+
+def _headers(output: SetOutput, kind: str) -> Headers:
+    texts = {
+        "version": output.version,
+        "kind": kind,
+        "digest": output.digest,
+        "epoch": str(output.epoch),
+    }
+    return [(HEADER_PREFIX + name, text.encode()) for name, text in texts.items()]
+
+
+def _aside(
+    topic: str,
+    stream: Stream,
+    partition: int,
+    rows: Sequence[tuple[Record, str, str, str | None]],
+) -> Outgoing:
+    keys: list[bytes | None] = []
+    values: list[bytes | None] = []
+    headers: list[Headers] = []
+    for record, error, detail, feature_set in rows:
+        produced = original(record) if stream.rekeyed else record
+        key, value, head = set_aside(
+            produced,
+            topic=stream.published.source.topic,
+            partition=produced.partition if isinstance(produced, Original) else partition,
+            stream=stream.name,
+            error=error,
+            detail=detail,
+            feature_set=feature_set,
+        )
+        keys.append(key)
+        values.append(value)
+        headers.append(head)
+    return Outgoing(topic=topic, partition=0, keys=keys, values=values, each_headers=headers)

@@ -1,0 +1,255 @@
+"""The owner of one stream partition: batch, transaction, flush; and the way back after a crash.
+
+An owner lives as long as one claim. It takes batches in order, makes the pipeline's steps of
+them, and commits each step in a Kafka transaction. It never mends itself: whatever goes wrong
+ends the claim, and the next one starts from what Kafka has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from streams.datapath.intake import Intake
+from streams.errors import RewindowError
+from streams.runtime.output import outgoing
+from streams.runtime.recovery import Recovery
+from streams.runtime.stats import PartitionStats
+from streams.schema.decode import Decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from streams.datapath.batch import Batch
+    from streams.datapath.pipeline import Pipeline, Step
+    from streams.datapath.progress import Progress
+    from streams.datapath.records import Record
+    from streams.runtime.context import Context
+    from streams.runtime.crashpoints import CrashPoints
+    from streams.runtime.producer import PartitionProducer
+    from streams.runtime.streams import Stream
+    from streams.runtime.transport import Fetched
+
+FLUSH_EVERY_S = 5.0
+FLUSH_ROWS = 300_000
+WAITING_BATCHES = 2
+
+log = logging.getLogger(__name__)
+
+
+class BrokenClaimError(Exception):
+    """Batches did not arrive as they were fetched: the claim starts anew."""
+
+
+class PartitionOwner:
+    """Owns `stream`'s `partition` under claim number `claim`, from `position` on."""
+
+    def __init__(
+        self,
+        context: Context,
+        stream: Stream,
+        partition: int,
+        *,
+        claim: int,
+        position: int,
+        progress: Progress,
+        producer: PartitionProducer,
+        crash: CrashPoints,
+    ) -> None:
+        self.stream = stream
+        self.partition = partition
+        self.claim = claim
+        self.position = position
+        self.progress = progress
+        self.producer = producer
+        self.stats = PartitionStats(stream=stream.name, partition=partition, position=position)
+        self._context = context
+        self._crash = crash
+        self._tp = TopicPartition(stream.topic, partition)
+        decoder = Decoder(stream.published.schema, stream.fields)
+        self._intake = Intake(
+            stream.published.source, decoder, stream.fields, rekeyed=stream.rekeyed
+        )
+        self._waiting: asyncio.Queue[Fetched] = asyncio.Queue(WAITING_BATCHES)
+        self._turn = asyncio.Lock()
+        self._pipeline: Pipeline | None = None
+        self._recovery: Recovery | None = None
+        self._flushed_s = context.clock.monotonic_s()
+        self._stopping = False
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Recover, then work on batches until stopped; raises whatever goes wrong."""
+        async with self._turn:
+            await self._recover()
+        while not self._stopping:
+            fetched = await self._waiting.get()
+            async with self._turn:
+                if not self._stopping:
+                    await self._work(fetched)
+
+    async def _recover(self) -> None:
+        """Bring the bundles to the committed position and finish what a crash left pending."""
+        self._recovery = Recovery(
+            self._context,
+            self.stream,
+            self.partition,
+            position=self.position,
+            progress=self.progress,
+            read=self._read,
+            crash=self._crash,
+        )
+        self._pipeline = await self._recovery.pipeline()
+        await self._commit_steps(self._pipeline.resume(), {})
+        self.stats.state = "running"
+
+    async def stop(self) -> None:
+        """Finish the step in hand, flush, close. Waiting batches are left to the next claim."""
+        self._stopping = True
+        async with self._turn:
+            if self._pipeline is not None:
+                await self._flush()
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of state and producer, whatever state they are in."""
+        self._stopping = True
+        while not self._waiting.empty():  # wakes whoever waits for room
+            self._waiting.get_nowait()
+        if self._recovery is not None:
+            await self._context.run(self._recovery.close)
+            self._recovery = None
+        self._pipeline = None
+        await self.producer.stop()
+
+    @property
+    def has_room(self) -> bool:
+        return not self._stopping and not self._waiting.full()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing is in hand or waiting."""
+        return self._pipeline is not None and self._waiting.empty() and not self._turn.locked()
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """The watermark applied so far, idleness included."""
+        return None if self._pipeline is None else self._pipeline.progress.watermark_ms
+
+    # -- the data path ------------------------------------------------------------------------
+
+    async def take(self, fetched: Fetched) -> None:
+        """Queue a batch; waits for room. What belongs to an earlier claim is dropped."""
+        if fetched.claim == self.claim and not self._stopping:
+            await self._waiting.put(fetched)
+
+    async def _work(self, fetched: Fetched) -> None:
+        assert self._pipeline is not None
+        if fetched.position != self._pipeline.position:
+            raise BrokenClaimError(
+                f"{self.stream.name}/{self.partition}: a batch at {fetched.position} came where "
+                f"{self._pipeline.position} was due"
+            )
+        batch = await self._read(fetched.records, fetched.position)
+        self._crash.reach("in_batch")
+        records = (
+            {record.offset: record for record in fetched.records} if self._keeps(batch) else {}
+        )
+        await self._commit_steps(self._pipeline.steps(batch), records)
+        await self._maybe_flush()
+
+    def _keeps(self, batch: Batch) -> bool:
+        """Whether original records may be asked for again: late copies and dead letters."""
+        return bool(batch.dead) or batch.events.height > 0
+
+    async def _read(self, records: Sequence[ConsumerRecord], first_offset: int) -> Batch:
+        """Decode records, after looking up the schemas that they were written with."""
+        unknown = self._intake.unknown_ids(records)
+        if unknown:
+            for schema_id, schema in (await self._context.schemas.get(unknown)).items():
+                self._intake.decoder.add(schema_id, schema)
+        return await self._context.run(
+            lambda: self._intake.batch(records, first_offset=first_offset, partition=self.partition)
+        )
+
+    async def _commit_steps(self, steps: Iterator[Step], records: Mapping[int, Record]) -> None:
+        while (made := await self._context.run(lambda: self._next(steps, records))) is not None:
+            step, records_out = made
+            self._crash.reach("in_transaction")
+            if step.progress.cursor is not None:
+                self._crash.reach("in_closing")
+            await self.producer.commit(
+                records_out, (self._tp, step.position, step.progress.encode())
+            )
+            self.position, self.progress = step.position, step.progress
+            self._count(step)
+
+    def _next(self, steps: Iterator[Step], records: Mapping[int, Record]):  # type: ignore[no-untyped-def]
+        step = next(steps, None)
+        if step is None:
+            return None
+        return step, outgoing(step, self.stream, self.partition, self._context.names, records)
+
+    def _count(self, step: Step) -> None:
+        total = self._context.stats
+        total.events += step.events
+        total.vectors += sum(frame.height for frame in step.vectors.values())
+        total.late += len(step.late)
+        total.dead += len(step.dead)
+        total.transactions += 1
+        self.stats.position = step.position
+        self.stats.watermark_ms = step.progress.watermark_ms
+        self.stats.closed = {name: c.through_ms for name, c in step.progress.closed.items()}
+        if self._pipeline is not None:
+            self.stats.open_rows = self._pipeline.unflushed_rows
+
+    # -- flush --------------------------------------------------------------------------------
+
+    async def _maybe_flush(self) -> None:
+        assert self._pipeline is not None
+        due = self._context.clock.monotonic_s() - self._flushed_s >= FLUSH_EVERY_S
+        if due or self._pipeline.unflushed_rows >= FLUSH_ROWS:
+            self._crash.reach("before_flush")
+            await self._flush()
+
+    async def _flush(self) -> None:
+        assert self._pipeline is not None
+        await self._context.run(self._pipeline.flush)
+        self._flushed_s = self._context.clock.monotonic_s()
+        self._context.stats.flushes += 1
+
+    # -- without records ----------------------------------------------------------------------
+
+    async def idle(self, watermark_ms: int) -> None:
+        """Follow a watermark that idleness gives."""
+        await self._without_records(lambda pipeline: pipeline.idle(watermark_ms))
+
+    async def silence(self, highest_ms: int) -> None:
+        """Close what is open: the whole source is silent."""
+        await self._without_records(lambda pipeline: pipeline.silence(highest_ms))
+
+    async def _without_records(self, make) -> None:  # type: ignore[no-untyped-def]
+        async with self._turn:
+            if self._pipeline is not None and not self._stopping and self._waiting.empty():
+                await self._commit_steps(make(self._pipeline), {})
+
+    async def commit_position(self, offset: int) -> None:
+        """Commit a position beyond trailing transaction markers, as others look at it."""
+        async with self._turn:
+            pipeline = self._pipeline
+            if pipeline is None or self._stopping or not self._waiting.empty():
+                return
+            if offset > pipeline.position:
+                pipeline.skip_to(offset)
+                await self.producer.commit([], (self._tp, offset, pipeline.progress.encode()))
+                self.position = offset
+                self.stats.position = offset
+
+
+def fatal(error: BaseException) -> bool:
+    """Whether a new claim would meet the same error: what the operator has to mend."""
+    return isinstance(error, RewindowError)

@@ -1,0 +1,93 @@
+"""Kafka transactions of one partition: what goes out, and the offset that it came from.
+
+One producer per partition, because aiokafka has no group metadata in transactions (KIP-447):
+the transactional id names the partition, and starting a producer fences its last owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+BATCH_BYTES = 512 * 1024
+"""Size of a record batch on the wire; below the broker's limit of 1 MiB, records apart."""
+
+REQUEST_BYTES = 24 * 1024 * 1024
+"""The largest record that can be set aside, as the topics for that allow."""
+
+TRANSACTION_TIMEOUT_MS = 60_000
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """Records for one partition. `headers` is one list for all, or one for each."""
+
+    topic: str
+    partition: int
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Headers | None = None
+    each_headers: Sequence[Headers] | None = None
+
+
+class PartitionProducer:
+    """The transactional producer of one partition."""
+
+    def __init__(self, kafka_config: Mapping[str, Any], transactional_id: str, group: str) -> None:
+        self._group = group
+        self._producer = AIOKafkaProducer(
+            **kafka_config,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=REQUEST_BYTES,
+            linger_ms=0,
+        )
+
+    async def start(self) -> None:
+        """Fence whoever had this id and end what it had open."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Let go of the connection; an open transaction is left for the next owner to abort."""
+        await self._producer.stop()
+
+    async def commit(
+        self,
+        outgoing: Iterable[Outgoing],
+        offset: tuple[TopicPartition, int, str] | None,
+    ) -> None:
+        """One transaction: all of `outgoing`, and (partition, offset, metadata) of the group.
+
+        Raises aiokafka's errors; after any of them the producer is of no use any more.
+        """
+        producer = self._producer
+        await producer.begin_transaction()
+        for records in outgoing:
+            await self._send(records)
+        if offset is not None:
+            tp, position, metadata = offset
+            await producer.send_offsets_to_transaction(
+                {tp: OffsetAndMetadata(position, metadata)}, self._group
+            )
+        await producer.commit_transaction()
+
+    async def _send(self, records: Outgoing) -> None:
+        producer = self._producer
+        shared = list(records.headers or ())
+        each = records.each_headers
+        batch = producer.create_batch()
+        for index, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+            headers = shared if each is None else list(each[index])
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                await producer.send_batch(batch, records.topic, partition=records.partition)
+                batch = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=None, headers=headers)
+        if batch.record_count():
+            await producer.send_batch(batch, records.topic, partition=records.partition)

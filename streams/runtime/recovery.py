@@ -1,0 +1,188 @@
+"""From what is on disk to the committed position: the state half of a claim.
+
+1. Open every bundle of the partition.
+2. Refuse if one is beyond what is committed: offsets were deleted or set back.
+3. Replay the stream from the lowest position of the bundles to the committed one, without
+   output; a bundle that has nothing starts at the beginning of the log.
+4. Refuse if the log no longer holds what an open window needs.
+5. Give each set its C: what is committed, else what the watermark closes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from aiokafka import ConsumerRecord
+
+from streams.datapath.batch import Batch
+from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.feature_set import SetPath
+from streams.datapath.pipeline import Pipeline
+from streams.errors import RefusedError
+from streams.names import bundle_dir
+from streams.runtime.log import read_log
+from streams.runtime.verdicts import unknown_back_then
+from streams.state.bundle import Bundle
+from streams.state.rows import RowLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streams.datapath.progress import Progress
+    from streams.definitions.plan import Bundle as BundlePlan
+    from streams.runtime.context import Context
+    from streams.runtime.crashpoints import CrashPoints
+    from streams.runtime.streams import Stream
+
+REPLAY_FLUSH_ROWS = 300_000
+
+log = logging.getLogger(__name__)
+
+Read = Callable[[Sequence[ConsumerRecord], int], Awaitable[Batch]]
+
+
+class Recovery:
+    """Opens and catches up the state of one partition for one claim."""
+
+    def __init__(
+        self,
+        context: Context,
+        stream: Stream,
+        partition: int,
+        *,
+        position: int,
+        progress: Progress,
+        read: Read,
+        crash: CrashPoints,
+    ) -> None:
+        self._context = context
+        self._stream = stream
+        self._partition = partition
+        self._position = position
+        self._progress = progress
+        self._read = read
+        self._crash = crash
+        self._stores: list[Bundle] = []
+
+    def close(self) -> None:
+        """Close the stores that were opened."""
+        while self._stores:
+            self._stores.pop().close()
+
+    async def pipeline(self) -> Pipeline:
+        """The pipeline at the committed position, ready for the next batch."""
+        self._crash.reach("in_claim")
+        log_start = (await self._context.run(self._log_start)) if self._position else 0
+        states = await self._context.run(lambda: self._open(log_start))
+        self._refuse_beyond(states)
+        oldest = min(states.values(), key=lambda state: state.next_offset)
+        closed = {name: one.through_ms for name, one in self._progress.closed.items()}
+        paths = [
+            SetPath(
+                planned.view,
+                states[planned.bundle.digest],
+                closed_ms=closed.get(planned.view.feature_set),
+            )
+            for planned in self._stream.plans
+        ]
+        pipeline = Pipeline(
+            paths,
+            watermark=watermark_of(oldest.store.meta, self._stream.source_partitions),
+            position=oldest.next_offset,
+            progress=self._progress,
+        )
+        await self._replay(pipeline, from_log_start=oldest.store.meta is None)
+        pipeline.begin(self._context.definitions_offset)
+        self._refuse_half_built(pipeline, closed, log_start)
+        return pipeline
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def _log_start(self) -> int:
+        at = (self._stream.topic, self._partition)
+        return self._context.offsets.starts([at])[at]
+
+    def _open(self, log_start: int) -> dict[str, BundleState]:
+        states: dict[str, BundleState] = {}
+        for planned in self._stream.plans:
+            bundle = planned.bundle
+            if bundle.digest not in states:
+                store = self._open_store(bundle)
+                states[bundle.digest] = BundleState(
+                    bundle, self._stream.fields, store, next_offset=min(log_start, self._position)
+                )
+        return states
+
+    def _open_store(self, bundle: BundlePlan) -> Bundle:
+        store = Bundle.open(
+            self._path(bundle),
+            RowLayout(bundle.columns),
+            identity={
+                "app": self._context.settings.app,
+                "stream": self._stream.name,
+                "partition": str(self._partition),
+                "bundle": bundle.digest,
+            },
+            resources=self._context.resources,
+        )
+        self._stores.append(store)
+        return store
+
+    def _path(self, bundle: BundlePlan) -> Path:
+        return bundle_dir(
+            self._context.state_dir, self._stream.name, self._partition, bundle.digest
+        )
+
+    def _refuse_beyond(self, states: dict[str, BundleState]) -> None:
+        for state in states.values():
+            if state.next_offset > self._position:
+                raise RefusedError(
+                    f"{self._stream.topic}/{self._partition}: the state in "
+                    f"{self._path(state.bundle)} has applied offset {state.next_offset}, but "
+                    f"group {self._context.names.worker_group} is at {self._position}: its "
+                    "committed offsets were deleted, have expired or were set back. Bring them "
+                    "back with kafka-consumer-groups.sh --reset-offsets, or, to start over "
+                    "from where the group is, delete the state directory and run again"
+                )
+
+    async def _replay(self, pipeline: Pipeline, *, from_log_start: bool) -> None:
+        unknown = await unknown_back_then(
+            self._context, self._stream.topic, self._partition, pipeline.position, self._position
+        )
+        first = from_log_start and pipeline.position > 0 and not self._stream.rekeyed
+        async for records in read_log(
+            self._context, self._stream.topic, self._partition, pipeline.position, self._position
+        ):
+            self._crash.reach("in_recovery")
+            if first:
+                pipeline.raise_floor(floor_of(records[0], self._stream))
+                first = False
+            kept = [record for record in records if record.offset not in unknown]
+            batch = await self._read(kept, pipeline.position)
+            await self._context.run(lambda batch=batch: pipeline.replay(batch))
+            self._context.stats.replayed += len(records)
+            if pipeline.unflushed_rows >= REPLAY_FLUSH_ROWS:
+                await self._context.run(pipeline.flush)
+        pipeline.skip_to(self._position)
+
+    def _refuse_half_built(
+        self, pipeline: Pipeline, closed: dict[str, int], log_start: int
+    ) -> None:
+        for path in pipeline.paths:
+            was = closed.get(path.view.feature_set)
+            if was is not None and path.closed_ms is not None and path.closed_ms > was:
+                raise RefusedError(
+                    f"{self._stream.topic}/{self._partition}: the state of "
+                    f"{path.view.feature_set} is lost and the topic now begins at offset "
+                    f"{log_start}, after what its open windows hold: they can't be rebuilt up "
+                    f"to offset {self._position}. Bring the state directory back, or reset "
+                    "the group's offsets to start over with whole windows only"
+                )
+
+
+def floor_of(record: ConsumerRecord, stream: Stream) -> int:
+    """From which event time on a log that begins with `record` holds everything, in ms."""
+    timestamp_ms: int = record.timestamp
+    return timestamp_ms + stream.published.source.max_ahead_ms

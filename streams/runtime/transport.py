@@ -1,0 +1,200 @@
+"""Faust's aiokafka driver, fed with batches: one message is all that a fetch brought for a
+partition.
+
+What differs from the driver it stands on:
+
+- it reads `read_committed`, with the app's own connection settings;
+- a message's value is a `Fetched`: the records, the claim and the position they belong to;
+- only partitions with room are asked for, so a slow one holds nobody up;
+- assignment is a claim (see ownership.py), which decides where to start;
+- Faust commits nothing: offsets go with our transactions.
+
+Faust may drop a message on its way to an agent, as it does around rebalances. The position
+that a `Fetched` carries shows it, and the claim starts anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import aiokafka
+from aiokafka import ConsumerRecord
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FETCH_TIMEOUT_S = 0.2
+"""How long a fetch may wait for data; a claim waits for a fetch under way."""
+
+PAUSE_S = 0.02
+"""How often to look for room when no partition has any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """Records of one partition, fetched under `claim`; `position` is the offset before them."""
+
+    claim: int
+    position: int
+    records: Sequence[ConsumerRecord]
+
+
+class Claims(Protocol):
+    """What the transport needs of whoever owns the partitions."""
+
+    def claim_of(self, tp: TP) -> int | None:
+        """Number of the claim that holds the partition, None while there is none."""
+        ...
+
+    def has_room(self, tp: TP) -> bool:
+        """Whether the partition takes another batch now."""
+        ...
+
+    async def claim(self, tps: set[TP]) -> Mapping[TP, int]:
+        """Claim partitions; returns where each one goes on."""
+        ...
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Runs the aiokafka consumer with the app's own settings."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        self._assignor = RoundRobinPartitionAssignor
+        return aiokafka.AIOKafkaConsumer(
+            **self.app.kafka_config,
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=100,
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+        )
+
+    async def leave_group(self) -> None:
+        """Give the partitions up at once, as a static member would not.
+
+        For a clean stop: another worker takes over without waiting for the session to end.
+        """
+        consumer = self._consumer
+        if consumer is not None:
+            consumer._coordinator._group_instance_id = None
+
+
+class Consumer(driver.Consumer):
+    """Delivers one message per fetched partition."""
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        self._fetching = asyncio.Lock()
+        self._positions: dict[TP, int] = {}
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _claims(self) -> Claims:
+        return cast("Claims", self.app.claims)
+
+    async def _getmany(
+        self, active_partitions: set[TP] | None, timeout: float
+    ) -> Mapping[TP, list[Fetched]]:
+        async with self._fetching:
+            claims = {
+                tp: claim
+                for tp in active_partitions or ()
+                if (claim := self._claims.claim_of(tp)) is not None and self._claims.has_room(tp)
+            }
+            records: Mapping[TP, Sequence[ConsumerRecord]] = {}
+            if claims:
+                timeout = min(timeout, FETCH_TIMEOUT_S)
+                records = await self._thread.getmany(set(claims), timeout)
+            found = {}
+            for tp, batch in records.items():
+                if batch:
+                    found[tp] = [self._fetched(tp, claims[tp], batch)]
+        if not claims:
+            await self.sleep(PAUSE_S)
+        return found
+
+    def _fetched(self, tp: TP, claim: int, batch: Sequence[ConsumerRecord]) -> Fetched:
+        position = self._positions[tp]
+        self._positions[tp] = batch[-1].offset + 1
+        return Fetched(claim=claim, position=position, records=batch)
+
+    def _to_message(self, tp: TP, record: Fetched) -> ConsumerMessage:
+        last = record.records[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            record,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    def track_message(self, message: Any) -> None:
+        """Nothing to keep: acks play no part in what is committed."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        return True
+
+    async def perform_seek(self) -> None:
+        """Claim all assigned partitions and go to where they go on.
+
+        Called on every assignment, before the flow resumes.
+        """
+        await self.claim(self.assignment())
+
+    async def claim(self, tps: set[TP]) -> None:
+        """Claim partitions anew, with no fetch under way."""
+        async with self._fetching:
+            starts = await self._claims.claim(tps)
+            if starts:
+                await self.seek_wait(starts)
+            for tp, start in starts.items():
+                self._positions[tp] = start
+                before = start - 1 if start else None
+                self._read_offset[tp] = before
+                self._committed_offset[tp] = before
+
+    async def leave_group(self) -> None:
+        """See `ConsumerThread.leave_group`."""
+        await cast("ConsumerThread", self._thread).leave_group()
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Progress is watched by the owners themselves."""
+
+
+class Producer(driver.Producer):
+    """Faust's own producer, of which we send nothing; it connects with the app's settings."""
+
+    def _settings_default(self) -> Mapping[str, Any]:
+        return {**self.app.kafka_config, "client_id": self.client_id}
+
+    def _settings_auth(self) -> Mapping[str, Any]:
+        return {}
+
+
+class Transport(driver.Transport):
+    """Registered as `rewindow://`."""
+
+    Consumer: ClassVar[type[Consumer]] = Consumer
+    Producer: ClassVar[type[Producer]] = Producer

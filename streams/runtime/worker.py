@@ -1,0 +1,246 @@
+"""The composition root of a worker: reads what is published, builds each part once, runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import faust
+from faust.serializers import codecs
+from faust.types import TP
+
+from streams.clock import Clock, SystemClock
+from streams.definitions.store import Definitions, read_definitions
+from streams.definitions.topics import SourceTopic, app_topics
+from streams.errors import RewindowError
+from streams.kafka import Admin, aiokafka_config, ensure_topics
+from streams.runtime.context import Context
+from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.instance import Instance, hold_instance
+from streams.runtime.offsets import Offsets
+from streams.runtime.ownership import Ownership
+from streams.runtime.schemas import SchemaBook
+from streams.runtime.stats import Stats
+from streams.runtime.streams import Stream, streams_of
+from streams.schema.registry import Registry
+from streams.state.bundle import Resources
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from streams.config import Settings
+    from streams.runtime.transport import Fetched
+
+RECORDS_PER_FETCH = 40_000
+FETCH_BYTES = 4 * 1024 * 1024
+SESSION_TIMEOUT_S = 8.0
+HEARTBEAT_S = 2.0
+THREADS = 2
+STOP_DEADLINE_S = 30.0
+IDENTITY = "rewindow-batch"
+
+log = logging.getLogger(__name__)
+
+
+class _Identity(codecs.Codec):
+    """A batch is no bytes: it goes to the agent as it is."""
+
+    def _loads(self, s: Any) -> Any:
+        return s
+
+    def _dumps(self, s: Any) -> Any:
+        return s
+
+
+class App(faust.App):
+    """The Faust app; the transport finds here what it needs of us."""
+
+    claims: Ownership
+    kafka_config: Mapping[str, Any]
+
+
+class Worker:
+    """One process of an app. `run` returns when it was stopped, and raises if it can't go on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        instance: str | None = None,
+        clock: Clock | None = None,
+        crash: CrashPoints | None = None,
+    ) -> None:
+        self.stats = Stats()
+        self._settings = settings
+        self._wanted_instance = instance
+        self._clock = clock or SystemClock()
+        self._crash = crash or CrashPoints()
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def run(self, *, on_ready: Callable[[list[Stream]], None] | None = None) -> None:
+        """Work until `stop`, SIGINT or SIGTERM.
+
+        Raises `RewindowError` for what the operator has to mend.
+        """
+        instance = hold_instance(self._settings.state_dir, self._wanted_instance)
+        try:
+            await self._run(instance, on_ready)
+        finally:
+            instance.release()
+
+    def stop(self) -> None:
+        """Finish the batches in hand, commit, flush, leave the group; then `run` returns."""
+        self._stop.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop, and let `run` raise `error`."""
+        if self._failure is None:
+            self._failure = error
+        self._stop.set()
+
+    # -- building -----------------------------------------------------------------------------
+
+    async def _run(
+        self, instance: Instance, on_ready: Callable[[list[Stream]], None] | None
+    ) -> None:
+        definitions, topics = await asyncio.to_thread(self._read_published)
+        streams = streams_of(self._settings, definitions, topics)
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data")
+        registry = Registry.from_settings(self._settings.registry_options())
+        try:
+            context = self._context(instance, definitions, pool, registry)
+            ownership = Ownership(context, streams, on_failure=self.fail, crash=self._crash)
+            app = self._app(context, ownership, streams)
+            if on_ready is not None:
+                on_ready(streams)
+            await self._serve(app, ownership)
+        finally:
+            registry.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def _read_published(self) -> tuple[Definitions, dict[str, SourceTopic]]:
+        settings = self._settings
+        definitions = read_definitions(settings)
+        if not definitions.sets:
+            raise RewindowError(
+                f"app {settings.app} has published no feature set: run `rewindow publish FILE…`"
+            )
+        admin = Admin(settings)
+        existing = admin.partitions()
+        topics = {}
+        for published in definitions.sources.values():
+            topic = published.source.topic
+            if topic in existing:
+                retention_ms = admin.config(topic).get("retention.ms", "-1")
+                topics[topic] = SourceTopic(partitions=existing[topic], retention_ms=retention_ms)
+        ensure_topics(settings, app_topics(settings, definitions, topics))
+        return definitions, topics
+
+    def _context(
+        self,
+        instance: Instance,
+        definitions: Definitions,
+        pool: ThreadPoolExecutor,
+        registry: Registry,
+    ) -> Context:
+        settings = self._settings
+        return Context(
+            settings=settings,
+            names=settings.names,
+            kafka_config=aiokafka_config(settings),
+            offsets=Offsets(settings),
+            schemas=SchemaBook(registry, self._clock),
+            clock=self._clock,
+            stats=self.stats,
+            pool=pool,
+            resources=Resources(),
+            state_dir=instance.state_dir,
+            instance=instance.name,
+            definitions_offset=definitions.next_offset,
+        )
+
+    def _app(self, context: Context, ownership: Ownership, streams: list[Stream]) -> App:
+        codecs.register(IDENTITY, _Identity())
+        app = App(
+            context.names.worker_group,
+            broker=f"rewindow://{self._settings.bootstrap_servers.split(',')[0]}",
+            broker_client_id=f"rewindow-{context.instance}",
+            consumer_group_instance_id=context.instance,
+            broker_max_poll_records=RECORDS_PER_FETCH,
+            consumer_max_fetch_size=FETCH_BYTES,
+            broker_session_timeout=SESSION_TIMEOUT_S,
+            broker_heartbeat_interval=HEARTBEAT_S,
+            broker_rebalance_timeout=60.0,
+            broker_request_timeout=60.0,
+            stream_buffer_maxsize=64,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            web_enabled=False,
+            store="memory://",
+            key_serializer="raw",
+            value_serializer=IDENTITY,
+        )
+        app.claims = ownership
+        app.kafka_config = context.kafka_config
+        for stream in streams:
+            self._agent(app, ownership, stream)
+        app.on_partitions_revoked.connect(_on_revoked(ownership), weak=False)
+        return app
+
+    def _agent(self, app: App, ownership: Ownership, stream: Stream) -> None:
+        topic = app.topic(
+            stream.topic,
+            key_serializer="raw",
+            value_serializer=IDENTITY,
+            acks=False,
+            internal=False,
+        )
+
+        async def features(batches: faust.StreamT[Any]) -> AsyncIterator[None]:
+            async for event in batches.events():
+                fetched: Fetched = event.message.value
+                tp = event.message.tp
+                await ownership.take(TP(tp.topic, tp.partition), fetched)
+                yield
+
+        app.agent(topic, name=f"features.{stream.name}")(features)
+
+    # -- running ------------------------------------------------------------------------------
+
+    async def _serve(self, app: App, ownership: Ownership) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+
+        async def reclaim(tps: set[TP]) -> None:
+            await app.consumer.claim(tps)
+
+        ownership.connect(reclaim)
+        app.finalize()
+        try:
+            await app.maybe_start()
+            await self._stop.wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            await asyncio.wait_for(self._leave(app, ownership), STOP_DEADLINE_S)
+
+    async def _leave(self, app: App, ownership: Ownership) -> None:
+        """Batches first, then the group, then the rest."""
+        await ownership.release_all()
+        if app.consumer is not None:
+            await app.consumer.leave_group()
+        await app.stop()
+
+
+def _on_revoked(ownership: Ownership) -> Callable[..., Any]:
+    async def revoked(app: App, revoked: set[TP], **_: Any) -> None:
+        await ownership.release(set(revoked))
+
+    return revoked
