@@ -73,13 +73,9 @@ def tail(
             partitions,
             registry,
             follow=follow,
-            newest=_newest(from_beginning, limit),
+            newest=None if from_beginning else limit or ROWS_PER_TABLE,
         )
         _print(rows, limit, as_json=json)
-
-
-def _newest(from_beginning: bool, limit: int | None) -> int | None:
-    return None if from_beginning else limit or ROWS_PER_TABLE
 
 
 def _vectors(
@@ -115,8 +111,8 @@ def _vectors(
                 # The end of a partition comes as an error; others mend themselves or time out.
                 waiting.discard(message.partition())
                 continue
-            if message.value() is not None:
-                yield reader.read(message.value())
+            if (value := message.value()) is not None:
+                yield reader.read(value)
     except KafkaException as error:
         raise explain(settings, error, f"reading {topic}") from None
     finally:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 15.0
 
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no stubs
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no stubs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
@@ -64,11 +67,11 @@ class Offsets:
 
     def starts(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """First offset that each partition still holds."""
-        return self._list(dict.fromkeys(partitions, OffsetSpec.earliest()))
+        return self._list(dict.fromkeys(partitions, _EARLIEST))
 
     def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """High watermark of each partition, open transactions included."""
-        return self._list(dict.fromkeys(partitions, OffsetSpec.latest()))
+        return self._list(dict.fromkeys(partitions, _LATEST))
 
     def at_time(
         self, partitions: Iterable[tuple[str, int]], timestamp_ms: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from streams.datapath.records import Record
 from streams.datapath.rekeyed import Original, original
 from streams.names import HEADER_PREFIX, KIND_FIELD, VERSION_FIELD, Names
 from streams.runtime.producer import Headers, Outgoing
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streams.datapath.pipeline import Step
-    from streams.datapath.records import Record
     from streams.runtime.streams import SetOutput, Stream
 
 LATE = "late"
+
+_Row = tuple[Record, str, str, str | None]
+"""A record, the error, the detail, and the set that says so."""
 
 
 def outgoing(
@@ -36,7 +39,7 @@ def outgoing(
         for name, frame in step.vectors.items()
     ]
     if step.late:
-        rows = [
+        rows: list[_Row] = [
             (records[one.offset], LATE, _late_detail(one.feature_set), one.feature_set)
             for one in step.late
         ]
@@ -88,7 +91,7 @@ def _aside(
     topic: str,
     stream: Stream,
     partition: int,
-    rows: Sequence[tuple[Record, str, str, str | None]],
+    rows: Sequence[_Row],
 ) -> Outgoing:
     keys: list[bytes | None] = []
     values: list[bytes | None] = []

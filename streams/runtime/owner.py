@@ -21,7 +21,7 @@ from streams.runtime.stats import PartitionStats
 from streams.schema.decode import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from streams.datapath.batch import Batch
     from streams.datapath.pipeline import Pipeline, Step
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streams.datapath.records import Record
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
-    from streams.runtime.producer import PartitionProducer
+    from streams.runtime.producer import Outgoing, PartitionProducer
     from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
@@ -104,7 +104,7 @@ class PartitionOwner:
             crash=self._crash,
         )
         self._pipeline = await self._recovery.pipeline()
-        await self._commit_steps(self._pipeline.resume(), {})
+        await self._commit_steps(self._pipeline.resume(), _ByOffset(()))
         self.stats.state = "running"
 
     async def stop(self) -> None:
@@ -156,15 +156,9 @@ class PartitionOwner:
             )
         batch = await self._read(fetched.records, fetched.position)
         self._crash.reach("in_batch")
-        records = (
-            {record.offset: record for record in fetched.records} if self._keeps(batch) else {}
-        )
+        records = _ByOffset(fetched.records)
         await self._commit_steps(self._pipeline.steps(batch), records)
         await self._maybe_flush()
-
-    def _keeps(self, batch: Batch) -> bool:
-        """Whether original records may be asked for again: late copies and dead letters."""
-        return bool(batch.dead) or batch.events.height > 0
 
     async def _read(self, records: Sequence[ConsumerRecord], first_offset: int) -> Batch:
         """Decode records, after looking up the schemas that they were written with."""
@@ -176,7 +170,7 @@ class PartitionOwner:
             lambda: self._intake.batch(records, first_offset=first_offset, partition=self.partition)
         )
 
-    async def _commit_steps(self, steps: Iterator[Step], records: Mapping[int, Record]) -> None:
+    async def _commit_steps(self, steps: Iterator[Step], records: _ByOffset) -> None:
         while (made := await self._context.run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
             self._crash.reach("in_transaction")
@@ -188,11 +182,15 @@ class PartitionOwner:
             self.position, self.progress = step.position, step.progress
             self._count(step)
 
-    def _next(self, steps: Iterator[Step], records: Mapping[int, Record]):  # type: ignore[no-untyped-def]
+    def _next(
+        self, steps: Iterator[Step], records: _ByOffset
+    ) -> tuple[Step, list[Outgoing]] | None:
         step = next(steps, None)
         if step is None:
             return None
-        return step, outgoing(step, self.stream, self.partition, self._context.names, records)
+        return step, outgoing(
+            step, self.stream, self.partition, self._context.names, records.find(step)
+        )
 
     def _count(self, step: Step) -> None:
         total = self._context.stats
@@ -232,10 +230,10 @@ class PartitionOwner:
         """Close what is open: the whole source is silent."""
         await self._without_records(lambda pipeline: pipeline.silence(highest_ms))
 
-    async def _without_records(self, make) -> None:  # type: ignore[no-untyped-def]
+    async def _without_records(self, make: Callable[[Pipeline], Iterator[Step]]) -> None:
         async with self._turn:
             if self._pipeline is not None and not self._stopping and self._waiting.empty():
-                await self._commit_steps(make(self._pipeline), {})
+                await self._commit_steps(make(self._pipeline), _ByOffset(()))
 
     async def commit_position(self, offset: int) -> None:
         """Commit a position beyond trailing transaction markers, as others look at it."""
@@ -248,6 +246,19 @@ class PartitionOwner:
                 await self.producer.commit([], (self._tp, offset, pipeline.progress.encode()))
                 self.position = offset
                 self.stats.position = offset
+
+
+class _ByOffset:
+    """Records of a batch, found by offset for the few steps that need any."""
+
+    def __init__(self, records: Sequence[ConsumerRecord]) -> None:
+        self._records = records
+
+    def find(self, step: Step) -> Mapping[int, Record]:
+        wanted = {one.offset for one in step.late} | {one.offset for one in step.dead}
+        if not wanted:
+            return {}
+        return {record.offset: record for record in self._records if record.offset in wanted}
 
 
 def fatal(error: BaseException) -> bool:

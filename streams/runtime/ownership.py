@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
@@ -123,7 +124,7 @@ class Ownership:
         }
         for topic in {tp.topic for tp in producers if tp not in found}:
             new = [tp for tp in producers if tp.topic == topic and tp not in found]
-            starts = await self._context.run(lambda new=new: self._starts(new))
+            starts = await self._context.run(partial(self._starts, new))
             for tp in new:
                 progress = Progress(definitions_offset=self._context.definitions_offset)
                 position = starts[tp]

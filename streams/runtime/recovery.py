@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiokafka import ConsumerRecord
@@ -161,7 +162,7 @@ class Recovery:
                 first = False
             kept = [record for record in records if record.offset not in unknown]
             batch = await self._read(kept, pipeline.position)
-            await self._context.run(lambda batch=batch: pipeline.replay(batch))
+            await self._context.run(partial(pipeline.replay, batch))
             self._context.stats.replayed += len(records)
             if pipeline.unflushed_rows >= REPLAY_FLUSH_ROWS:
                 await self._context.run(pipeline.flush)

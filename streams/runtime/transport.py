@@ -23,7 +23,7 @@ import aiokafka
 from aiokafka import ConsumerRecord
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP, ConsumerMessage
+from faust.types import TP, AppT, ConsumerMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,11 +63,11 @@ class Claims(Protocol):
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Runs the aiokafka consumer with the app's own settings."""
 
-    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+    def _create_worker_consumer(self, _transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = RoundRobinPartitionAssignor
         return aiokafka.AIOKafkaConsumer(
-            **self.app.kafka_config,
+            **kafka_config(self.app),
             client_id=conf.broker_client_id,
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
@@ -104,7 +104,8 @@ class Consumer(driver.Consumer):
 
     @property
     def _claims(self) -> Claims:
-        return cast("Claims", self.app.claims)
+        claims: Claims = self.app.claims  # type: ignore[attr-defined]  # ours, see worker.App
+        return claims
 
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
@@ -142,7 +143,7 @@ class Consumer(driver.Consumer):
             last.timestamp_type,
             None,
             None,
-            record,
+            cast("Any", record),
             None,
             0,
             0,
@@ -153,7 +154,7 @@ class Consumer(driver.Consumer):
     def track_message(self, message: Any) -> None:
         """Nothing to keep: acks play no part in what is committed."""
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _commit(self, _offsets: Mapping[TP, int]) -> bool:
         return True
 
     async def perform_seek(self) -> None:
@@ -187,10 +188,16 @@ class Producer(driver.Producer):
     """Faust's own producer, of which we send nothing; it connects with the app's settings."""
 
     def _settings_default(self) -> Mapping[str, Any]:
-        return {**self.app.kafka_config, "client_id": self.client_id}
+        return {**kafka_config(self.app), "client_id": self.client_id}
 
     def _settings_auth(self) -> Mapping[str, Any]:
         return {}
+
+
+def kafka_config(app: AppT) -> Mapping[str, Any]:
+    """Connection settings of the app, as aiokafka takes them."""
+    config: Mapping[str, Any] = app.kafka_config  # type: ignore[attr-defined]  # see worker.App
+    return config
 
 
 class Transport(driver.Transport):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import faust
 from faust.serializers import codecs
@@ -25,6 +25,7 @@ from streams.runtime.ownership import Ownership
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
 from streams.runtime.streams import Stream, streams_of
+from streams.runtime.transport import Consumer
 from streams.schema.registry import Registry
 from streams.state.bundle import Resources
 
@@ -219,7 +220,7 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
 
         async def reclaim(tps: set[TP]) -> None:
-            await app.consumer.claim(tps)
+            await cast(Consumer, app.consumer).claim(tps)
 
         ownership.connect(reclaim)
         app.finalize()
@@ -235,12 +236,12 @@ class Worker:
         """Batches first, then the group, then the rest."""
         await ownership.release_all()
         if app.consumer is not None:
-            await app.consumer.leave_group()
+            await cast(Consumer, app.consumer).leave_group()
         await app.stop()
 
 
 def _on_revoked(ownership: Ownership) -> Callable[..., Any]:
-    async def revoked(app: App, revoked: set[TP], **_: Any) -> None:
+    async def revoked(_: App, revoked: set[TP], **__: Any) -> None:
         await ownership.release(set(revoked))
 
     return revoked

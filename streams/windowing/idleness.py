@@ -9,7 +9,7 @@ then follows the lowest watermark of those that move. If nothing comes anywhere 
 
         p0  x x x x x x x x           p0  x . . . . . . . . . . x . . . .
         p1  x . . . . . . .           p1  x . . . . . . . . . . . . . . .
-                    ^ p1 idle                                         ^ p1 idle
+                    ^ p1 idle                                           ^ p1 idle
 
 On the right the whole source was silent, so the timers start anew at p0's record: p1 has time
 to bring what a common outage held up, and that is not late.
@@ -112,9 +112,7 @@ class Idleness:
         """
         follows: dict[int, int] = {}
         idle: set[int] = set()
-        newest_first = sorted(
-            self._seen, key=lambda p: (_moved(self._seen[p]), p), reverse=True
-        )
+        newest_first = sorted(self._seen, key=lambda p: (_moved(self._seen[p]), p), reverse=True)
         for partition in newest_first:
             seen = self._seen[partition]
             if not seen.sight.at_end or now_s - seen.since_s < self._idle_after_s:
