@@ -23,8 +23,10 @@ from aiokafka.errors import ProducerFenced
 
 from streams.datapath.progress import Progress
 from streams.definitions.model import StartAt
+from streams.errors import RewindowError
+from streams.runtime.log import read_log
 from streams.runtime.owner import PartitionOwner, fatal
-from streams.runtime.producer import PartitionProducer
+from streams.runtime.producer import SPILLED, PartitionProducer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -109,6 +111,20 @@ class Ownership:
             self._context.kafka_config,
             names.transactional_id(stream.name, tp.partition),
             names.worker_group,
+            spill_topic=names.acks_topic,
+        )
+
+    async def _progress(self, metadata: str) -> Progress:
+        """Progress out of commit metadata, which may name a record that holds it."""
+        if not metadata.startswith(SPILLED):
+            return Progress.decode(metadata)
+        offset = int(metadata[len(SPILLED) :])
+        topic = self._context.names.acks_topic
+        async for records in read_log(self._context, topic, 0, offset, offset + 1):
+            return Progress.decode(records[0].value.decode())
+        raise RewindowError(
+            f"the commit metadata names offset {offset} of {topic}, which is gone: its "
+            "retention must be unlimited. Reset the group's offsets to start over"
         )
 
     async def _positions(
@@ -120,7 +136,8 @@ class Ownership:
             lambda: self._context.offsets.committed(group, list(at))
         )
         found = {
-            at[key]: (one.offset, Progress.decode(one.metadata)) for key, one in committed.items()
+            at[key]: (one.offset, await self._progress(one.metadata))
+            for key, one in committed.items()
         }
         for topic in {tp.topic for tp in producers if tp not in found}:
             new = [tp for tp in producers if tp.topic == topic and tp not in found]

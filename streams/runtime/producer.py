@@ -21,6 +21,12 @@ REQUEST_BYTES = 24 * 1024 * 1024
 
 TRANSACTION_TIMEOUT_MS = 60_000
 
+METADATA_BYTES = 2048
+"""Longer metadata goes into a record: above 4,096 bytes a broker refuses the commit."""
+
+SPILLED = "@"
+"""Begins metadata that is the offset of a record with the metadata."""
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -39,8 +45,17 @@ class Outgoing:
 class PartitionProducer:
     """The transactional producer of one partition."""
 
-    def __init__(self, kafka_config: Mapping[str, Any], transactional_id: str, group: str) -> None:
+    def __init__(
+        self,
+        kafka_config: Mapping[str, Any],
+        transactional_id: str,
+        group: str,
+        *,
+        spill_topic: str | None = None,
+    ) -> None:
+        """`spill_topic` takes metadata that is too long to be committed with an offset."""
         self._group = group
+        self._spill_topic = spill_topic
         self._producer = AIOKafkaProducer(
             **kafka_config,
             transactional_id=transactional_id,
@@ -73,10 +88,20 @@ class PartitionProducer:
             await self._send(records)
         if offset is not None:
             tp, position, metadata = offset
+            if len(metadata.encode()) > METADATA_BYTES and self._spill_topic is not None:
+                metadata = await self._spill(self._spill_topic, tp, metadata)
             await producer.send_offsets_to_transaction(
                 {tp: OffsetAndMetadata(position, metadata)}, self._group
             )
         await producer.commit_transaction()
+
+    async def _spill(self, topic: str, tp: TopicPartition, metadata: str) -> str:
+        """Put metadata into a record of the same transaction; returns what names it."""
+        key = f"{tp.topic}/{tp.partition}".encode()
+        record = await self._producer.send_and_wait(
+            topic, value=metadata.encode(), key=key, partition=0
+        )
+        return SPILLED + str(record.offset)
 
     async def _send(self, records: Outgoing) -> None:
         producer = self._producer
