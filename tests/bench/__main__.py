@@ -1,0 +1,132 @@
+"""`scripts/bench`: figures of rewindow beside those of its peers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streams.devstack import Addresses, DevStack
+from streams.errors import InvalidInputError, RewindowError
+from tests.bench.load import LEAST_EVENTS
+from tests.bench.systems import Bench, Result, run_faust, run_rewindow
+from tests.integration.kafka_tools import KafkaTools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EVENTS = 3_000_000
+PEER_EVENTS = 300_000
+SECONDS = 900.0
+PEERS = {"faust": run_faust}
+
+
+def main() -> None:
+    """Run the systems one after the other, check what they put out, print the figures."""
+    arguments = _arguments()
+    try:
+        report = _run(arguments)
+    except RewindowError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        _print_table(report)
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    with _addresses() as addresses, tempfile.TemporaryDirectory(prefix="rewindow-") as directory:
+        bench = Bench(
+            kafka=KafkaTools(addresses),
+            directory=Path(directory),
+            prefix=f"bench{uuid.uuid4().hex[:8]}",
+            seconds=SECONDS,
+            say=_say,
+        )
+        peers = {name: PEERS[name](bench, arguments.peer_events) for name in arguments.peers}
+        ours = run_rewindow(bench, arguments.events)
+    return _report(ours, peers)
+
+
+def _report(ours: Result, peers: dict[str, Result]) -> dict[str, Any]:
+    systems = {name: result.as_json() for name, result in {"rewindow": ours, **peers}.items()}
+    mine = systems["rewindow"]["events_per_s"]
+    ratios = {name: round(mine / systems[name]["events_per_s"], 1) for name in peers}
+    return {"systems": systems, "ratios": ratios}
+
+
+@contextlib.contextmanager
+def _addresses() -> Iterator[Addresses]:
+    servers = os.environ.get("REWINDOW_BOOTSTRAP_SERVERS")
+    registry = os.environ.get("REWINDOW_REGISTRY_URL")
+    if servers and registry:
+        yield Addresses(bootstrap_servers=servers, registry_url=registry)
+        return
+    if servers or registry:
+        raise InvalidInputError(
+            "set both REWINDOW_BOOTSTRAP_SERVERS and REWINDOW_REGISTRY_URL, or none"
+        )
+    _say("starting Kafka and registry")
+    with DevStack.temporary() as stack:
+        yield stack.addresses
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "--peers", type=_peers, default=list(PEERS), help="faust, or none; default: all"
+    )
+    parser.add_argument("--events", type=_events, default=EVENTS, help="ours")
+    parser.add_argument("--peer-events", type=_events, default=PEER_EVENTS, help="each peer's")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _peers(text: str) -> list[str]:
+    names = [] if text == "none" else text.split(",")
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PEERS)}, none")
+    return names
+
+
+def _events(text: str) -> int:
+    try:
+        events = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if events < LEAST_EVENTS:
+        raise argparse.ArgumentTypeError(f"at least {LEAST_EVENTS}")
+    return events
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    row = "{:<10} {:>12} {:>16} {:>12}  {}"
+    print(row.format("system", "events/s", "events/CPU s", "peak MiB", "guarantee"))
+    for name, it in report["systems"].items():
+        print(
+            row.format(
+                name,
+                f"{it['events_per_s']:,.0f}",
+                f"{it['events_per_cpu_s']:,.0f}",
+                f"{it['peak_rss_mb']:,.0f}",
+                it["guarantee"],
+            )
+        )
+    for name, ratio in report["ratios"].items():
+        print(f"rewindow does {ratio} times the events per second of {name}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
