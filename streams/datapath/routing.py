@@ -74,9 +74,7 @@ class Router:
 
     def route(self, records: Sequence[Record], partition: int) -> Routed:
         """Share out records of a source partition, in order of offset."""
-        batch = self._intake.batch(
-            records, first_offset=records[0].offset, partition=partition
-        )
+        batch = self._intake.batch(records, first_offset=records[0].offset, partition=partition)
         shares: dict[int, Share] = {}
         dead = list(batch.dead)
         by_offset = {record.offset: record for record in records}

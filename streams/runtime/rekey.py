@@ -1,0 +1,178 @@
+"""The rekeying stage: a source's events, written again by entity, with watermark markers.
+
+One stage for each rekeyed stream, in every worker. Together they are a consumer group of its
+own, so that a stream can start in history while others are live. Whoever has a source
+partition writes its events, see rekey_cursor.py; nothing is kept but the committed metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import IllegalStateError, KafkaError
+from mode import Service
+
+from streams.datapath.rekey_progress import RekeyProgress
+from streams.errors import RewindowError
+from streams.runtime.context import Context
+from streams.runtime.idleness import IdleWatcher, Owner
+from streams.runtime.rekey_cursor import RECORDS_PER_BATCH, SESSION_TIMEOUT_S, RekeyCursor
+from streams.runtime.streams import Stream
+
+HEARTBEAT_S = 2.0
+REBALANCE_TIMEOUT_S = 60.0
+FETCH_BYTES = 4 * 1024 * 1024
+CHECK_S = 1.0
+
+_FOREVER_MS = 2**31 - 1
+
+log = logging.getLogger(__name__)
+
+
+class RekeyStage(Service):
+    """Writes `stream`, which must be a rekeyed one, for the source partitions assigned here.
+
+    `on_failure` is told, once, of what an operator has to mend; the partition then stands
+    still. Starting raises aiokafka's errors if Kafka can't be reached.
+    """
+
+    abstract = False
+
+    def __init__(
+        self,
+        context: Context,
+        stream: Stream,
+        *,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__()
+        self.stream = stream
+        self._context = context
+        self._on_failure = on_failure
+        self._cursors: dict[TopicPartition, RekeyCursor] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._group = context.names.rekey_group(stream.name)
+        self._watcher = IdleWatcher(
+            context,
+            stream.published.source,
+            partitions=stream.source_partitions,
+            group=self._group,
+            owners=self._owners,
+            fetch_position=self._fetch_position,
+            watermark_of=lambda metadata: RekeyProgress.decode(metadata).watermark_ms,
+        )
+
+    @property
+    def cursors(self) -> Sequence[RekeyCursor]:
+        """The source partitions that are here now."""
+        return tuple(self._cursors.values())
+
+    def _owners(self) -> Sequence[Owner]:
+        return self.cursors
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Join the group."""
+        consumer = AIOKafkaConsumer(
+            **self._context.kafka_config,
+            client_id=f"rewindow-{self._context.instance}-rekey",
+            group_id=self._group,
+            group_instance_id=self._context.instance,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_poll_records=RECORDS_PER_BATCH,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=100,
+            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
+            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
+            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
+            # Without partitions, or while the registry is away, nothing is polled for long.
+            max_poll_interval_ms=_FOREVER_MS,
+        )
+        self._consumer = consumer
+        consumer.subscribe([self.stream.published.source.topic], listener=_Listener(self))
+        await consumer.start()
+        await self.add_runtime_dependency(self._watcher)
+
+    async def on_stop(self) -> None:
+        """Finish the transactions in hand, and leave the group at once."""
+        await self._watcher.stop()
+        await self.release(set(self._cursors))
+        if self._consumer is not None:
+            # As a static member it would be waited for; a clean stop is for good.
+            self._consumer._coordinator._group_instance_id = None
+            await self._consumer.stop()
+
+    @Service.task
+    async def _check(self) -> None:
+        """Look after the group membership, for cursors only do so where there are any."""
+        while not self.should_stop:
+            await self.sleep(CHECK_S)
+            coordinator = None if self._consumer is None else self._consumer._coordinator
+            if coordinator is None or self.should_stop:
+                continue
+            try:
+                coordinator.check_errors()
+            except KafkaError as error:
+                if coordinator._coordination_task.done():
+                    self._on_failure(
+                        RewindowError(
+                            f"group {self._group} can't be taken part in any more "
+                            f"({error}): start the worker again"
+                        )
+                    )
+                    return
+                log.warning("group %s: %r", self._group, error)
+
+    # -- assignment -----------------------------------------------------------------------------
+
+    async def release(self, tps: set[TopicPartition]) -> None:
+        """Stop the cursors of these partitions."""
+        gone = [self._cursors.pop(tp) for tp in tps if tp in self._cursors]
+        await asyncio.gather(*(cursor.stop() for cursor in gone))
+
+    def take(self, tps: set[TopicPartition]) -> None:
+        """Start a cursor for each of these partitions; each one claims by itself."""
+        if self._consumer is None or self.should_stop:
+            return
+        for tp in sorted(tps):
+            cursor = RekeyCursor(
+                self._context, self.stream, self._consumer, tp, on_failure=self._on_failure
+            )
+            self._cursors[tp] = cursor
+            cursor.start()
+
+    async def _fetch_position(self, partition: int) -> int | None:
+        tp = TopicPartition(self.stream.published.source.topic, partition)
+        cursor = self._cursors.get(tp)
+        if self._consumer is None or cursor is None or not cursor.caught_up:
+            return None
+        claim = cursor.claims
+        try:
+            # It is known since the cursor's seek, unless the partition is going away.
+            position = await asyncio.wait_for(self._consumer.position(tp), CHECK_S)
+        except (IllegalStateError, TimeoutError):
+            return None
+        return int(position) if cursor.claims == claim else None
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no type hints
+    """Hands rebalances to the stage."""
+
+    def __init__(self, stage: RekeyStage) -> None:
+        self._stage = stage
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._stage.release(set(revoked))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._stage.release(set(assigned))
+        self._stage.take(set(assigned))
