@@ -15,7 +15,7 @@ import polars as pl
 
 from streams.datapath.partials import ENTITY, PANE
 from streams.names import AS_OF, KIND_FIELD
-from streams.windowing.accumulators import result
+from streams.windowing.accumulators import overflowed, result
 from streams.windowing.functions import Function
 from streams.windowing.panes import first_as_of, floor_to, last_as_of
 
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 CLOSED = "closed"
 
+OVERFLOWED = "_overflowed"
+"""Column of vectors: how many of its sums of integers left 64 bits and are null."""
+
 FINAL = "final"
 EMPTY = "empty"
 UPDATE = "update"
 
 _FIRST = "_first"
 _LAST = "_last"
+_ADDED = "_added"
 
 _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
@@ -137,13 +141,16 @@ class Windows:
             ENTITY,
             AS_OF,
             pl.lit(EMPTY).alias(KIND_FIELD),
+            pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
             *(_over_nothing(feature) for feature in self.view.features),
         )
 
     def values(self, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
         """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
         keys = [AS_OF, ENTITY]
-        vectors = pairs.select(keys).unique()
+        vectors = (
+            pairs.select(keys).unique().with_columns(pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED))
+        )
         by_window: dict[int, list[FeatureView]] = {}
         for feature in self.view.features:
             by_window.setdefault(feature.window_ms, []).append(feature)
@@ -151,12 +158,18 @@ class Windows:
             inside = pairs
             if window_ms < self.view.longest_window_ms:
                 inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + window_ms)
-            vectors = vectors.join(_computed(inside, keys, features), on=keys, how="left")
+            vectors = vectors.join(
+                _computed(inside, keys, features), on=keys, how="left", suffix=_ADDED
+            ).with_columns(
+                (pl.col(OVERFLOWED) + pl.col(OVERFLOWED + _ADDED).fill_null(0)).alias(OVERFLOWED)
+            )
+            vectors = vectors.drop(OVERFLOWED + _ADDED)
         empty = [
             pl.col(f.name).fill_null(0) if f.function in _ZERO_OVER_NOTHING else pl.col(f.name)
             for f in self.view.features
         ]
-        return vectors.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *empty)
+        kinds = pl.lit(kind).alias(KIND_FIELD)
+        return vectors.select(ENTITY, AS_OF, kinds, OVERFLOWED, *empty)
 
 
 def _computed(
@@ -176,7 +189,13 @@ def _computed(
         ).alias(feature.name)
         for feature in features
     ]
-    return merged.select(keys).with_columns(values)
+    overflows = [
+        overflowed(feature.accumulators[0])
+        for feature in features
+        if feature.function is Function.SUM and feature.dtype == pl.Int64
+    ]
+    count = pl.sum_horizontal(pl.lit(0, dtype=pl.UInt32), *overflows).cast(pl.UInt32)
+    return merged.select(*keys, count.alias(OVERFLOWED)).with_columns(values)
 
 
 def _over_nothing(feature: FeatureView) -> pl.Expr:

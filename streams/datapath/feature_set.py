@@ -98,6 +98,13 @@ class SetPath:
         target = self.windows.closed_through(watermark_ms)
         return target if self.closed_ms is None or target > self.closed_ms else None
 
+    def open_windows(self, watermark_ms: int) -> int:
+        """As-of times whose interval has begun by `watermark_ms` and that are not closed."""
+        if self.closed_ms is None:
+            return 0
+        every = self.view.every_ms
+        return max(0, (floor_to(watermark_ms, every) + every - self.closed_ms) // every)
+
     def cost(self, prepared: Prepared, watermark_ms: int | None) -> int:
         """(row, as-of time) pairs that closing after this batch would touch."""
         target = self.target_ms(watermark_ms)

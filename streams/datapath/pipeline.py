@@ -187,6 +187,14 @@ class Pipeline:
         return written
 
     @property
+    def open_windows(self) -> int:
+        """As-of times that have begun and have not closed, over all sets."""
+        effective = self._effective(self.watermark)
+        if effective is None:
+            return 0
+        return sum(path.open_windows(effective) for path in self.paths)
+
+    @property
     def unflushed_rows(self) -> int:
         """Rows that are in memory only, an upper bound."""
         return sum(path.bundle.overlay.height for path in self.paths)
@@ -211,7 +219,8 @@ class Pipeline:
             yield from self._close_set(path, (highest_ms // every + 1) * every, self.position)
 
     def resume(self) -> Iterator[Step]:
-        """Finish the closing that a crash left pending, with the version in its cursor."""
+        """Finish what a crash left pending: a closing, with the version in its cursor; the
+        watermark that idleness gave; a silence whose marker is committed but not obeyed."""
         cursor = self.progress.cursor
         if cursor is not None:
             path = next(p for p in self.paths if p.view.feature_set == cursor.feature_set)
@@ -219,6 +228,8 @@ class Pipeline:
         effective = self._effective(self.watermark)
         if effective is not None and self.progress.closed:
             yield from self.close_through(effective, self.position)
+        if (silence_ms := self.watermark.silence_ms) is not None:
+            yield from self.silence(silence_ms)
 
     def close_through(self, watermark_ms: int | None, position: int) -> Iterator[Step]:
         """Close all that `watermark_ms` closes over the panes as they are, set by set."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from streams.datapath.closing import OVERFLOWED
 from streams.datapath.intake import Intake
 from streams.errors import RewindowError
 from streams.runtime.output import outgoing
@@ -199,11 +200,13 @@ class PartitionOwner:
         total.late += len(step.late)
         total.dead += len(step.dead)
         total.transactions += 1
+        total.overflowed += sum(int(frame[OVERFLOWED].sum()) for frame in step.vectors.values())
         self.stats.position = step.position
         self.stats.watermark_ms = step.progress.watermark_ms
         self.stats.closed = {name: c.through_ms for name, c in step.progress.closed.items()}
         if self._pipeline is not None:
             self.stats.open_rows = self._pipeline.unflushed_rows
+            self.stats.open_windows = self._pipeline.open_windows
 
     # -- flush --------------------------------------------------------------------------------
 

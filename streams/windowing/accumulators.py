@@ -254,6 +254,12 @@ def merge_partials(
     return merged.with_columns(finished) if finished else merged
 
 
+def overflowed(accumulator: Columnar) -> pl.Expr:
+    """Whether a merged sum of integers does not fit 64 bits, as UInt32 0 or 1."""
+    fits = pl.col(accumulator.name).is_between(INT64_MIN, INT64_MAX)
+    return (~fits).fill_null(False).cast(pl.UInt32)
+
+
 def result(
     merged: pl.DataFrame,
     function: Function,
