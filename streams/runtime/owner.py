@@ -74,6 +74,9 @@ class PartitionOwner:
         self._intake = Intake(
             stream.published.source, decoder, stream.fields, rekeyed=stream.rekeyed
         )
+        self._due = position
+        """Offset up to which batches have come; the position may be beyond, see
+        `commit_position`."""
         self._waiting: asyncio.Queue[Fetched] = asyncio.Queue(WAITING_BATCHES)
         self._turn = asyncio.Lock()
         self._pipeline: Pipeline | None = None
@@ -150,12 +153,13 @@ class PartitionOwner:
 
     async def _work(self, fetched: Fetched) -> None:
         assert self._pipeline is not None
-        if fetched.position != self._pipeline.position:
+        if fetched.position != self._due:
             raise BrokenClaimError(
                 f"{self.stream.name}/{self.partition}: a batch at {fetched.position} came where "
-                f"{self._pipeline.position} was due"
+                f"{self._due} was due"
             )
-        batch = await self._read(fetched.records, fetched.position)
+        batch = await self._read(fetched.records, self._pipeline.position)
+        self._due = batch.next_offset
         self._crash.reach("in_batch")
         records = _ByOffset(fetched.records)
         await self._commit_steps(self._pipeline.steps(batch), records)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
+    from streams.runtime.idleness import Owner
     from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
@@ -212,6 +213,10 @@ class Ownership:
             return
         error = task.exception()
         assert error is not None
+        self._begin_again(tp, owner, error)
+
+    def _begin_again(self, tp: TP, owner: PartitionOwner, error: BaseException) -> None:
+        """Claim again after a failure, unless an operator has to mend it first."""
         if fatal(error):
             self._on_failure(error)
             return
@@ -234,6 +239,24 @@ class Ownership:
         if self._owners.get(tp) is owner and self._reclaim is not None:
             await self._reclaim({tp})
 
+    def failed(self, owner: Owner, error: Exception) -> None:
+        """An owner could not do what it was told beside its batches: its claim is over."""
+        for tp, known in self._owners.items():
+            if known is owner:
+                self._tasks[tp].cancel()
+                self._begin_again(tp, known, error)
+                return
+
+    # -- who is here ----------------------------------------------------------------------------
+
+    def owner(self, tp: TP) -> PartitionOwner | None:
+        """The owner of a partition, if it is here."""
+        return self._owners.get(tp)
+
     def owners(self, topic: str) -> list[PartitionOwner]:
-        """Owners of a topic's partitions that have recovered."""
+        """Owners of a topic's partitions."""
         return [owner for tp, owner in self._owners.items() if tp.topic == topic]
+
+    def all(self) -> list[tuple[TP, PartitionOwner]]:
+        """Every owner here, with its partition."""
+        return list(self._owners.items())

@@ -176,6 +176,17 @@ class Consumer(driver.Consumer):
                 self._read_offset[tp] = before
                 self._committed_offset[tp] = before
 
+    async def fetch_position(self, tp: TP, applied: int) -> int | None:
+        """Offset up to which a partition is fetched, trailing transaction markers included.
+
+        None while records are on their way to an owner that has applied up to `applied`, or
+        while the partition is not assigned.
+        """
+        async with self._fetching:
+            if self._positions.get(tp, applied) > applied or tp not in self.assignment():
+                return None
+            return await self._thread.position(tp)
+
     async def leave_group(self) -> None:
         """See `ConsumerThread.leave_group`."""
         await cast("ConsumerThread", self._thread).leave_group()

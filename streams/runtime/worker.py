@@ -6,11 +6,13 @@ import asyncio
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
 from faust.serializers import codecs
 from faust.types import TP
+from mode import Service
 
 from streams.clock import Clock, SystemClock
 from streams.definitions.store import Definitions, read_definitions
@@ -19,9 +21,11 @@ from streams.errors import RewindowError
 from streams.kafka import Admin, aiokafka_config, ensure_topics
 from streams.runtime.context import Context
 from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
 from streams.runtime.offsets import Offsets
 from streams.runtime.ownership import Ownership
+from streams.runtime.rekey import RekeyStage
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
 from streams.runtime.streams import Stream, streams_of
@@ -40,6 +44,8 @@ FETCH_BYTES = 4 * 1024 * 1024
 SESSION_TIMEOUT_S = 8.0
 HEARTBEAT_S = 2.0
 THREADS = 2
+WATCH_EVERY_S = 1.0
+STALLED_AFTER_S = 90.0
 STOP_DEADLINE_S = 30.0
 IDENTITY = "rewindow-batch"
 
@@ -118,7 +124,7 @@ class Worker:
             app = self._app(context, ownership, streams)
             if on_ready is not None:
                 on_ready(streams)
-            await self._serve(app, ownership)
+            await self._serve(app, context, ownership, streams)
         finally:
             registry.close()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -214,7 +220,9 @@ class Worker:
 
     # -- running ------------------------------------------------------------------------------
 
-    async def _serve(self, app: App, ownership: Ownership) -> None:
+    async def _serve(
+        self, app: App, context: Context, ownership: Ownership, streams: list[Stream]
+    ) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
@@ -224,16 +232,81 @@ class Worker:
 
         ownership.connect(reclaim)
         app.finalize()
+        beside = self._beside(app, context, ownership, streams)
+        watch = asyncio.create_task(self._watch(app, ownership, beside))
         try:
             await app.maybe_start()
+            for service in beside:
+                await service.start()
             await self._stop.wait()
         finally:
+            watch.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            await asyncio.wait_for(self._leave(app, ownership), STOP_DEADLINE_S)
+            await asyncio.wait_for(self._leave(app, ownership, beside), STOP_DEADLINE_S)
 
-    async def _leave(self, app: App, ownership: Ownership) -> None:
+    def _beside(
+        self, app: App, context: Context, ownership: Ownership, streams: list[Stream]
+    ) -> list[Service]:
+        """What runs beside the agents: rekeying stages, and watchers of keyed sources."""
+        services: list[Service] = []
+        for stream in streams:
+            if stream.rekeyed:
+                services.append(RekeyStage(context, stream, on_failure=self.fail))
+                continue
+            topic = stream.topic
+
+            async def fetch_position(partition: int, topic: str = topic) -> int | None:
+                tp = TP(topic, partition)
+                owner = ownership.owner(tp)
+                if owner is None:
+                    return None
+                return await cast(Consumer, app.consumer).fetch_position(tp, owner.position)
+
+            services.append(
+                IdleWatcher(
+                    context,
+                    stream.published.source,
+                    partitions=stream.partitions,
+                    group=context.names.worker_group,
+                    owners=partial(ownership.owners, topic),
+                    fetch_position=fetch_position,
+                    on_error=ownership.failed,
+                )
+            )
+        return services
+
+    async def _watch(self, app: App, ownership: Ownership, beside: list[Service]) -> None:
+        """Follow the ends of logs, and end a worker that is only half alive."""
+        stalled_s: dict[TP, float] = {}
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            for service in (app, *beside):
+                if service.crashed:
+                    self.fail(
+                        RewindowError(
+                            f"{service.label} ended unexpectedly: {service.crash_reason!r}; "
+                            "start the worker again"
+                        )
+                    )
+            now_s = self._clock.monotonic_s()
+            for tp, owner in ownership.all():
+                end = app.consumer.highwater(tp) if app.consumer is not None else None
+                owner.stats.end = end or 0
+                if not (owner.caught_up and owner.stats.lag):
+                    stalled_s.pop(tp, None)
+                elif now_s - stalled_s.setdefault(tp, now_s) > STALLED_AFTER_S:
+                    self.fail(
+                        RewindowError(
+                            f"{tp.topic}/{tp.partition}: nothing is fetched though "
+                            f"{owner.stats.lag} records wait; start the worker again"
+                        )
+                    )
+
+    async def _leave(self, app: App, ownership: Ownership, beside: list[Service]) -> None:
         """Batches first, then the group, then the rest."""
+        for service in beside:
+            await service.stop()
         await ownership.release_all()
         if app.consumer is not None:
             await cast(Consumer, app.consumer).leave_group()
