@@ -14,6 +14,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.kafka import confluent_config, explain
+from streams.runtime.producer import END_OF_METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +33,11 @@ class Committed:
 
     offset: int
     metadata: str
+
+
+def _text(metadata: str | None) -> str:
+    """Metadata without the end that the producer gave it, see producer.py."""
+    return (metadata or "").partition(END_OF_METADATA)[0]
 
 
 class Offsets:
@@ -60,7 +66,7 @@ class Offsets:
         except KafkaException as error:
             raise explain(self._settings, error, f"reading offsets of {group}") from None
         return {
-            (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=tp.metadata or "")
+            (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=_text(tp.metadata))
             for tp in found
             if tp.error is None and tp.offset >= 0
         }

@@ -117,6 +117,8 @@ class Ownership:
 
     async def _progress(self, metadata: str) -> Progress:
         """Progress out of commit metadata, which may name a record that holds it."""
+        if not metadata:  # somebody set the group's offsets by hand
+            return Progress(definitions_offset=self._context.definitions_offset)
         if not metadata.startswith(SPILLED):
             return Progress.decode(metadata)
         offset = int(metadata[len(SPILLED) :])

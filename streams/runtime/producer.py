@@ -24,6 +24,9 @@ TRANSACTION_TIMEOUT_MS = 60_000
 METADATA_BYTES = 2048
 """Longer metadata goes into a record: above 4,096 bytes a broker refuses the commit."""
 
+END_OF_METADATA = "\0"
+"""Ends metadata: confluent-kafka reads it as a C string that nobody else ends."""
+
 SPILLED = "@"
 """Begins metadata that is the offset of a record with the metadata."""
 
@@ -91,7 +94,7 @@ class PartitionProducer:
             if len(metadata.encode()) > METADATA_BYTES and self._spill_topic is not None:
                 metadata = await self._spill(self._spill_topic, tp, metadata)
             await producer.send_offsets_to_transaction(
-                {tp: OffsetAndMetadata(position, metadata)}, self._group
+                {tp: OffsetAndMetadata(position, metadata + END_OF_METADATA)}, self._group
             )
         await producer.commit_transaction()
 
