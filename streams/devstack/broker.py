@@ -73,7 +73,7 @@ def settings(ports: BrokerPorts, data_dir: Path) -> Mapping[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": str(_INTERNAL_PARTITIONS),
         # After kill -9 the broker is let in again only when its last session is over.
-        "broker.session.timeout.ms": "3000",
+        "broker.session.timeout.ms": "9000",
         "broker.heartbeat.interval.ms": "500",
         "group.initial.rebalance.delay.ms": "0",
         "log.cleaner.dedupe.buffer.size": str(4 * 1024 * 1024),
