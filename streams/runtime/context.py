@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from streams.datapath.pipeline import PAIRS_PER_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +25,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is done at once. Nobody has to set these; tests do, to meet limits early."""
+
+    pairs_per_step: int = PAIRS_PER_STEP
+    flush_every_s: float = 5.0
+    flush_rows: int = 300_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Components, each built once."""
 
@@ -38,6 +49,7 @@ class Context:
     state_dir: Path
     instance: str
     definitions_offset: int
+    limits: Limits = field(default_factory=Limits)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread, so that heartbeats go on."""

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
-FLUSH_EVERY_S = 5.0
-FLUSH_ROWS = 300_000
 WAITING_BATCHES = 2
 
 log = logging.getLogger(__name__)
@@ -178,14 +176,14 @@ class PartitionOwner:
     async def _commit_steps(self, steps: Iterator[Step], records: _ByOffset) -> None:
         while (made := await self._context.run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
-            self._crash.reach("in_transaction")
-            if step.progress.cursor is not None:
-                self._crash.reach("in_closing")
             await self.producer.commit(
                 records_out, (self._tp, step.position, step.progress.encode())
             )
+            self._crash.reach("after_commit")
             self.position, self.progress = step.position, step.progress
             self._count(step)
+            if step.progress.cursor is not None:
+                self._crash.reach("in_closing")
 
     def _next(
         self, steps: Iterator[Step], records: _ByOffset
@@ -216,8 +214,9 @@ class PartitionOwner:
 
     async def _maybe_flush(self) -> None:
         assert self._pipeline is not None
-        due = self._context.clock.monotonic_s() - self._flushed_s >= FLUSH_EVERY_S
-        if due or self._pipeline.unflushed_rows >= FLUSH_ROWS:
+        limits = self._context.limits
+        due = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
+        if due or self._pipeline.unflushed_rows >= limits.flush_rows:
             self._crash.reach("before_flush")
             await self._flush()
 

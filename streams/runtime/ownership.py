@@ -113,6 +113,7 @@ class Ownership:
             names.transactional_id(stream.name, tp.partition),
             names.worker_group,
             spill_topic=names.acks_topic,
+            on_sent=partial(self._crash.reach, "in_transaction"),
         )
 
     async def _progress(self, metadata: str) -> Progress:

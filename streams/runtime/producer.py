@@ -6,7 +6,8 @@ the transactional id names the partition, and starting a producer fences its las
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ METADATA_BYTES = 2048
 
 END_OF_METADATA = "\0"
 """Ends metadata: confluent-kafka reads it as a C string that nobody else ends."""
+
+STOP_S = 5.0
 
 SPILLED = "@"
 """Begins metadata that is the offset of a record with the metadata."""
@@ -55,10 +58,15 @@ class PartitionProducer:
         group: str,
         *,
         spill_topic: str | None = None,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
-        """`spill_topic` takes metadata that is too long to be committed with an offset."""
+        """`spill_topic` takes metadata that is too long to be committed with an offset.
+
+        `on_sent` is called in each transaction when only its commit is left.
+        """
         self._group = group
         self._spill_topic = spill_topic
+        self._on_sent = on_sent
         self._producer = AIOKafkaProducer(
             **kafka_config,
             transactional_id=transactional_id,
@@ -73,8 +81,15 @@ class PartitionProducer:
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Let go of the connection; an open transaction is left for the next owner to abort."""
-        await self._producer.stop()
+        """Let go of the connection; an open transaction is left for the next owner to abort.
+
+        What a broker that does not answer has not taken is dropped after a while.
+        """
+        try:
+            await asyncio.wait_for(self._producer.stop(), STOP_S)
+        except TimeoutError:
+            await self._producer._sender.close()
+            await self._producer.client.close()
 
     async def commit(
         self,
@@ -87,8 +102,9 @@ class PartitionProducer:
         """
         producer = self._producer
         await producer.begin_transaction()
+        sent: list[Awaitable[object]] = []
         for records in outgoing:
-            await self._send(records)
+            await self._send(records, sent)
         if offset is not None:
             tp, position, metadata = offset
             if len(metadata.encode()) > METADATA_BYTES and self._spill_topic is not None:
@@ -96,6 +112,9 @@ class PartitionProducer:
             await producer.send_offsets_to_transaction(
                 {tp: OffsetAndMetadata(position, metadata + END_OF_METADATA)}, self._group
             )
+        # aiokafka commits whatever became of the batches: a refused one shows here alone.
+        await asyncio.gather(*sent)
+        self._on_sent()
         await producer.commit_transaction()
 
     async def _spill(self, topic: str, tp: TopicPartition, metadata: str) -> str:
@@ -106,7 +125,12 @@ class PartitionProducer:
         )
         return SPILLED + str(record.offset)
 
-    async def _send(self, records: Outgoing) -> None:
+    async def _send(self, records: Outgoing, sent: list[Awaitable[object]]) -> None:
+        async def send(batch: Any) -> None:
+            sent.append(
+                await producer.send_batch(batch, records.topic, partition=records.partition)
+            )
+
         producer = self._producer
         shared = list(records.headers or ())
         each = records.each_headers
@@ -114,8 +138,8 @@ class PartitionProducer:
         for index, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
             headers = shared if each is None else list(each[index])
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                await producer.send_batch(batch, records.topic, partition=records.partition)
+                await send(batch)
                 batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=None, headers=headers)
         if batch.record_count():
-            await producer.send_batch(batch, records.topic, partition=records.partition)
+            await send(batch)

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.streams import Stream
 
-REPLAY_FLUSH_ROWS = 300_000
-
 log = logging.getLogger(__name__)
 
 Read = Callable[[Sequence[ConsumerRecord], int], Awaitable[Batch]]
@@ -93,6 +91,7 @@ class Recovery:
             watermark=watermark_of(oldest.store.meta, self._stream.source_partitions),
             position=oldest.next_offset,
             progress=self._progress,
+            pairs_per_step=self._context.limits.pairs_per_step,
         )
         await self._replay(pipeline, from_log_start=oldest.store.meta is None)
         pipeline.begin(self._context.definitions_offset)
@@ -127,6 +126,7 @@ class Recovery:
                 "bundle": bundle.digest,
             },
             resources=self._context.resources,
+            before_ingest=partial(self._crash.reach, "in_flush"),
         )
         self._stores.append(store)
         return store
@@ -164,7 +164,7 @@ class Recovery:
             batch = await self._read(kept, pipeline.position)
             await self._context.run(partial(pipeline.replay, batch))
             self._context.stats.replayed += len(records)
-            if pipeline.unflushed_rows >= REPLAY_FLUSH_ROWS:
+            if pipeline.unflushed_rows >= self._context.limits.flush_rows:
                 await self._context.run(pipeline.flush)
         pipeline.skip_to(self._position)
 

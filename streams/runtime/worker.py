@@ -19,7 +19,7 @@ from streams.definitions.store import Definitions, read_definitions
 from streams.definitions.topics import SourceTopic, app_topics
 from streams.errors import RewindowError
 from streams.kafka import Admin, aiokafka_config, ensure_topics
-from streams.runtime.context import Context
+from streams.runtime.context import Context, Limits
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
@@ -79,12 +79,14 @@ class Worker:
         instance: str | None = None,
         clock: Clock | None = None,
         crash: CrashPoints | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.stats = Stats()
         self._settings = settings
         self._wanted_instance = instance
         self._clock = clock or SystemClock()
         self._crash = crash or CrashPoints()
+        self._limits = limits or Limits()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -170,6 +172,7 @@ class Worker:
             state_dir=instance.state_dir,
             instance=instance.name,
             definitions_offset=definitions.next_offset,
+            limits=self._limits,
         )
 
     def _app(self, context: Context, ownership: Ownership, streams: list[Stream]) -> App:

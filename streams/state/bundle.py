@@ -35,7 +35,7 @@ from streams.state.rows import (
 from streams.state.store import Meta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
@@ -104,28 +104,41 @@ class Resources:
 class Bundle:
     """A pane store in a directory; one process at a time, flushes from one thread."""
 
-    __slots__ = ("_db", "_layout", "_meta", "_options", "_path", "_reclaiming")
+    __slots__ = ("_before_ingest", "_db", "_layout", "_meta", "_options", "_path", "_reclaiming")
 
     def __init__(
-        self, db: rocksdict.Rdict, path: Path, layout: RowLayout, options: rocksdict.Options
+        self,
+        db: rocksdict.Rdict,
+        path: Path,
+        layout: RowLayout,
+        options: rocksdict.Options,
+        before_ingest: Callable[[], None],
     ) -> None:
         self._db: rocksdict.Rdict | None = db
         self._path = path
         self._layout = layout
         self._options = options
+        self._before_ingest = before_ingest
         self._reclaiming: threading.Thread | None = None
         self._meta: Meta | None = None
 
     @classmethod
     def open(
-        cls, path: Path, layout: RowLayout, *, identity: Mapping[str, str], resources: Resources
+        cls,
+        path: Path,
+        layout: RowLayout,
+        *,
+        identity: Mapping[str, str],
+        resources: Resources,
+        before_ingest: Callable[[], None] = lambda: None,
     ) -> Bundle:
         """Open the bundle in `path`, or make an empty one there.
 
         `identity` says whose state it is (`app`, `stream`, `partition`, …) and is written
-        once. Raises InvalidInputError if the directory can't be written, RefusedError if it
-        holds something else's state or another worker has it open, RewindowError if it is
-        damaged.
+        once; `before_ingest` is called in each flush when its file is written and not part
+        of the bundle yet. Raises InvalidInputError if the directory can't be written,
+        RefusedError if it holds something else's state or another worker has it open,
+        RewindowError if it is damaged.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +155,7 @@ class Bundle:
             db = rocksdict.Rdict(str(path), options)
         except Exception as error:
             _refuse_to_open(path, error)
-        bundle = cls(db, path, layout, options)
+        bundle = cls(db, path, layout, options, before_ingest)
         try:
             # Only who holds the LOCK may remove this: before, it may be somebody's flush.
             (path / _PENDING).unlink(missing_ok=True)
@@ -187,7 +200,7 @@ class Bundle:
         check_keys(rows)
         encoded = (self._layout.encode(chunk) for chunk in rows.iter_slices(_CHUNK_ROWS))
         pairs = (pair for keys, values in encoded for pair in zip(keys, values, strict=True))
-        self._ingest(pairs, (_META_KEY, meta.to_bytes()))
+        self._ingest(pairs, (_META_KEY, meta.to_bytes()), self._before_ingest)
         self._meta = meta
 
     def drop_below(self, pane_ms: int) -> None:
@@ -243,7 +256,12 @@ class Bundle:
         except ValueError as error:
             raise _damaged(self._path, error) from None
 
-    def _ingest(self, pairs: Iterable[tuple[bytes, bytes]], last: tuple[bytes, bytes]) -> None:
+    def _ingest(
+        self,
+        pairs: Iterable[tuple[bytes, bytes]],
+        last: tuple[bytes, bytes],
+        before_ingest: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write ascending `pairs` and `last` as one SST file and take it in, atomically."""
         db = self._opened()
         pending = str(self._path / _PENDING)
@@ -256,6 +274,7 @@ class Bundle:
                 writer[key] = value
             writer[last[0]] = last[1]
             writer.finish()
+            before_ingest()
             db.ingest_external_file([pending], moving)
         except ValueError:
             raise

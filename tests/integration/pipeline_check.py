@@ -1,0 +1,310 @@
+"""Publishes feature sets over a load, and judges what a worker made of it.
+
+What must come out is worked out from the source topic as it is, record by record, by the
+reference model; what did come out is read by a `read_committed` consumer.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import fastavro
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from streams.config import Settings, load_settings
+from streams.definitions.publish import publish
+from streams.definitions.store import read_definitions
+from streams.schema.registry import Registry
+from tests.integration import load
+from tests.integration.kafka_tools import MAGIC, TIMEOUT_S, Incoming, KafkaTools
+from tests.integration.load import Load
+from tests.reference import Event, Mismatch, Reference, Row, Vector, VectorKey, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from streams.definitions.model import FeatureSet
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+SOURCE = """\
+kind: source
+name: purchases
+topic: {prefix}_purchases
+schema: {prefix}_purchases-value
+event_time: at
+key: [customer]
+start: {start}
+max_ahead: 1h
+idle_after: 1d
+"""
+
+TUMBLING = """\
+kind: feature_set
+name: {prefix}_tumbling
+version: 1.0.0
+source: purchases
+entity: [customer]
+every: 30s
+allowed_lateness: 5s
+features:
+  n: {{count: "*", window: 30s}}
+  total: {{sum: quantity, window: 30s}}
+  mean: {{mean: amount, window: 30s}}
+  newest: {{last: quantity, window: 30s}}
+"""
+
+HOPPING = """\
+kind: feature_set
+name: {prefix}_hopping
+version: 1.0.0
+source: purchases
+entity: [customer]
+every: 1m
+allowed_lateness: 20s
+where: "quantity > 2"
+features:
+  n_1m: {{count: amount, window: 1m}}
+  n_3m: {{count: "*", window: 3m}}
+  highest_3m: {{max: amount, window: 3m}}
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """What a worker made of a load; all is well if nothing is lost, duplicated or wrong."""
+
+    events: int = 0
+    vectors: int = 0
+    late: int = 0
+    dead_letters: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    wrong: int = 0
+    first: list[str] = field(default_factory=list)
+    """The first few things that are not as they must be."""
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.duplicated or self.wrong)
+
+    def blame(self, what: str, detail: str) -> None:
+        """Count one difference; `what` as in `Mismatch`."""
+        match what:
+            case "missing":
+                self.lost += 1
+            case "duplicate":
+                self.duplicated += 1
+            case _:
+                self.wrong += 1
+        if len(self.first) < 10:
+            self.first.append(f"{what}: {detail}")
+
+
+class PipelineCheck:
+    """An app with feature sets over a source topic of its own."""
+
+    def __init__(self, kafka: KafkaTools, directory: Path, prefix: str) -> None:
+        self.kafka = kafka
+        self.app = prefix
+        self.topic = f"{prefix}_purchases"
+        self._directory = directory
+        self._prefix = prefix
+        self._partitions = 0
+        self.settings = self._settings()
+
+    def _settings(self) -> Settings:
+        return load_settings(
+            bootstrap_servers=self.kafka.addresses.bootstrap_servers,
+            registry_url=self.kafka.addresses.registry_url,
+            app=self.app,
+            environ={"HOME": str(self._directory)},
+        )
+
+    def prepare(
+        self,
+        *sets: str,
+        partitions: int = 4,
+        start: str = "earliest",
+        **topic_config: str,
+    ) -> int:
+        """Make the source topic, register the schema, publish; the schema's id.
+
+        `sets` are YAML with `{prefix}` in it, by default a tumbling and a hopping set.
+        """
+        self._partitions = partitions
+        self.kafka.create_topic(self.topic, partitions=partitions, **topic_config)
+        schema_id = self.kafka.register(f"{self.topic}-value", load.SCHEMA)
+        files = []
+        for number, text in enumerate((SOURCE, *(sets or (TUMBLING, HOPPING)))):
+            file = self._directory / f"definition{number}.yaml"
+            file.write_text(text.format(prefix=self._prefix, start=start))
+            files.append(file)
+        with Registry.from_settings(self.settings.registry_options()) as registry:
+            publish(self.settings, files, registry)
+        return schema_id
+
+    # -- positions ----------------------------------------------------------------------------
+
+    def committed(self) -> dict[int, int]:
+        """Committed offset of each partition that has one, as stable as a claim sees it."""
+        group = self.settings.names.worker_group
+        wanted = [TopicPartition(self.topic, p) for p in range(self._partitions)]
+        request = ConsumerGroupTopicPartitions(group, wanted)
+        future = self.kafka.admin.list_consumer_group_offsets([request])[group]
+        found = future.result(TIMEOUT_S).topic_partitions
+        return {one.partition: one.offset for one in found if one.offset >= 0}
+
+    def has_reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether the group has committed what each of these partitions holds."""
+        committed = self.committed()
+        return all(committed.get(p, 0) >= end for p, end in ends.items())
+
+    # -- judging ------------------------------------------------------------------------------
+
+    def verdict(self) -> Verdict:
+        """Compare all that came out with what the source topic asks for."""
+        definitions = read_definitions(self.settings)
+        sets = [serving.feature_set for serving in self._serving(definitions)]
+        log = self.kafka.consume_all(self.topic)
+        expected = expect(sets, log)
+        found = Verdict(events=len(log))
+        rows = [row for one in sets for row in self._rows(one)]
+        found.vectors = len(rows)
+        for mismatch in compare(expected.vectors, rows):
+            found.blame(mismatch.what, _told(mismatch))
+        found.late = self._judge_copies(found, self.settings.names.late_topic, expected.late)
+        found.dead_letters = self._judge_copies(found, self.settings.names.dlq_topic, expected.dead)
+        return found
+
+    def _serving(self, definitions: Any) -> list[Any]:
+        return [definitions.serving(name) for name in sorted(definitions.sets)]
+
+    def _rows(self, feature_set: FeatureSet) -> Iterable[Row]:
+        topic = self.settings.names.features_topic(feature_set.name)
+        for record in self.kafka.consume_all(topic):
+            assert record.value is not None, "a vector without a value"
+            value = self.kafka.decode(record.value)
+            yield Row(
+                feature_set=feature_set.name,
+                entity=tuple(value[name] for name in feature_set.entity),
+                as_of_ms=(value["as_of"] - EPOCH) // timedelta(milliseconds=1),
+                kind=value["rewindow_kind"],
+                values={one.name: value[one.name] for one in feature_set.features},
+            )
+
+    def _judge_copies(self, found: Verdict, topic: str, wanted: frozenset[Copy]) -> int:
+        """Each wanted copy once, and no other; how many there are.
+
+        A record may be dead for several sets, once for each.
+        """
+        copies = Counter(
+            (copy_of(record), record.headers.get("rewindow.feature_set"))
+            for record in self.kafka.consume_all(topic)
+        )
+        seen = {copy for copy, _ in copies}
+        for (copy, _), times in copies.items():
+            for _again in range(times - 1):
+                found.blame("duplicate", f"on {topic}: {copy}")
+        for copy in wanted - seen:
+            found.blame("missing", f"on {topic}: {copy}")
+        for copy in seen - wanted:
+            found.blame("unexpected", f"on {topic}: {copy}")
+        return len(seen)
+
+
+Copy = tuple[int, int, str]
+"""Partition and offset in the source, and the set it is late for or what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedOutput:
+    """Everything that a source topic asks for."""
+
+    vectors: Mapping[VectorKey, Vector]
+    late: frozenset[Copy]
+    dead: frozenset[Copy]
+
+
+def expect(sets: Iterable[FeatureSet], log: Iterable[Incoming]) -> ExpectedOutput:
+    """What must come out for `log`, the whole of a keyed source topic.
+
+    Each partition is a stream of its own; a partition's records come in order.
+    """
+    references: dict[int, Reference] = {}
+    dead: set[Copy] = set()
+    for record in log:
+        reference = references.setdefault(
+            record.partition, Reference(sets, load.FIELDS, max_ahead_ms=load.AHEAD_MS)
+        )
+        problem, fields = read(record.value)
+        if problem is not None:
+            dead.add((record.partition, record.offset, problem))
+            continue
+        reference.feed(
+            Event(
+                offset=record.offset,
+                timestamp_ms=record.timestamp_ms,
+                event_time_ms=fields["at"],
+                fields=fields,
+            )
+        )
+    late: set[Copy] = set()
+    vectors: dict[VectorKey, Vector] = {}
+    for partition, reference in references.items():
+        late.update((partition, offset, name) for name, offset in reference.late)
+        dead.update((partition, offset, error) for offset, error in reference.dead)
+        vectors |= reference.vectors
+    return ExpectedOutput(vectors=vectors, late=frozenset(late), dead=frozenset(dead))
+
+
+_SCHEMA = fastavro.parse_schema(
+    {
+        **load.SCHEMA,
+        "fields": [
+            {**one, "type": ["null", "long"]} if one["name"] == "at" else one
+            for one in load.SCHEMA["fields"]
+        ],
+    }
+)
+
+
+def read(value: bytes | None) -> tuple[str | None, dict[str, Any]]:
+    """What is wrong with a record's value, if anything, and the event in it."""
+    if value is None:
+        return "tombstone", {}
+    if value[0] != MAGIC:
+        return "wrong_magic_byte", {}
+    if struct.unpack_from(">I", value, 1)[0] == load.UNKNOWN_SCHEMA_ID:
+        return "unknown_schema_id", {}
+    try:
+        event: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), _SCHEMA, None)
+    except (EOFError, IndexError):
+        return "undecodable", {}
+    return None, event
+
+
+def copy_of(record: Incoming) -> Copy:
+    """Where a record of the late topic or the DLQ came from, and why it is there."""
+    headers = {name: value.decode() for name, value in record.headers.items()}
+    error = headers["rewindow.error"]
+    why = headers["rewindow.feature_set"] if error == "late" else error
+    return int(headers["rewindow.partition"]), int(headers["rewindow.offset"]), why
+
+
+def ends(records: Iterable[Any]) -> dict[int, int]:
+    """How many of these records go to each partition."""
+    return dict(Counter(record.partition for record in records))
+
+
+def _told(mismatch: Mismatch) -> str:
+    return f"{mismatch.key} {mismatch.detail}"
+
+
+__all__ = ["HOPPING", "TUMBLING", "Load", "PipelineCheck", "Verdict", "ends", "expect"]
