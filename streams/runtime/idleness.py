@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from aiokafka.errors import KafkaError
 from mode import Service
 
 from streams.datapath.progress import Progress
@@ -177,7 +176,7 @@ class IdleWatcher(Service):
     async def _guarded(self, owner: Owner, doing: Awaitable[None]) -> None:
         try:
             await doing
-        except (KafkaError, RewindowError, TimeoutError, OSError) as error:
+        except Exception as error:
             self._on_error(owner, error)
 
 
