@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import aiokafka
-from aiokafka import ConsumerRecord
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 
+from streams.runtime.consumer import PlainConsumer
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from streams.datapath.records import Record
 
 FETCH_TIMEOUT_S = 0.2
 """How long a fetch may wait for data; a claim waits for a fetch under way."""
@@ -41,7 +44,7 @@ class Fetched:
 
     claim: int
     position: int
-    records: Sequence[ConsumerRecord]
+    records: Sequence[Record]
 
 
 class Claims(Protocol):
@@ -66,7 +69,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, _transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = RoundRobinPartitionAssignor
-        return aiokafka.AIOKafkaConsumer(
+        return PlainConsumer(
             **kafka_config(self.app),
             client_id=conf.broker_client_id,
             group_id=conf.id,
@@ -116,7 +119,7 @@ class Consumer(driver.Consumer):
                 for tp in active_partitions or ()
                 if (claim := self._claims.claim_of(tp)) is not None and self._claims.has_room(tp)
             }
-            records: Mapping[TP, Sequence[ConsumerRecord]] = {}
+            records: Mapping[TP, Sequence[Record]] = {}
             if claims:
                 timeout = min(timeout, FETCH_TIMEOUT_S)
                 records = await self._thread.getmany(set(claims), timeout)
@@ -128,7 +131,7 @@ class Consumer(driver.Consumer):
             await self.sleep(PAUSE_S)
         return found
 
-    def _fetched(self, tp: TP, claim: int, batch: Sequence[ConsumerRecord]) -> Fetched:
+    def _fetched(self, tp: TP, claim: int, batch: Sequence[Record]) -> Fetched:
         position = self._positions[tp]
         self._positions[tp] = batch[-1].offset + 1
         return Fetched(claim=claim, position=position, records=batch)
@@ -140,7 +143,7 @@ class Consumer(driver.Consumer):
             tp.partition,
             last.offset,
             last.timestamp / 1000.0,
-            last.timestamp_type,
+            0,
             None,
             None,
             cast("Any", record),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import datasketches as ds
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,12 +29,12 @@ FREQUENT_LG_MAP = 10
 
 
 def _map(
-    series: pl.Series, dtype: pl.DataType | type[pl.DataType], function: Callable[[Any], Any]
+    series: pl.Series, dtype: pl.DataType | type[pl.DataType], function: Callable[[list[Any]], Any]
 ) -> pl.Series:
     """`function` over the lists of `series`; nothing (null or empty) stays null."""
     return pl.Series(
         series.name,
-        [function(items) if items is not None and len(items) else None for items in series],
+        [function(items) if items else None for items in series.to_list()],
         dtype=dtype,
     )
 
@@ -52,13 +53,13 @@ def _hll_union(sketches: Iterable[bytes]) -> Any:
     return union.get_result(ds.tgt_hll_type.HLL_8)
 
 
-def _hll_merge(sketches: pl.Series) -> bytes:
+def _hll_merge(sketches: list[bytes]) -> bytes:
     if len(sketches) == 1:
-        return bytes(sketches[0])
+        return sketches[0]
     return bytes(_hll_union(sketches).serialize_compact())
 
 
-def _hll_count(sketches: pl.Series) -> int:
+def _hll_count(sketches: list[bytes]) -> int:
     if len(sketches) == 1:
         return _rounded(ds.hll_sketch.deserialize(sketches[0]))
     return _rounded(_hll_union(sketches))
@@ -84,13 +85,13 @@ def count_distinct(sketches: pl.Series) -> pl.Series:
     return _map(sketches, pl.Int64, _hll_count)
 
 
-def _kll(values: pl.Series) -> bytes:
+def _kll(values: list[float]) -> bytes:
     sketch = ds.kll_doubles_sketch(KLL_K)
     sketch.update(np.array(values, dtype=np.float64))
     return bytes(sketch.serialize())
 
 
-def _kll_union(sketches: pl.Series) -> Any:
+def _kll_union(sketches: list[bytes]) -> Any:
     union = ds.kll_doubles_sketch.deserialize(sketches[0])
     for sketch in sketches[1:]:
         union.merge(ds.kll_doubles_sketch.deserialize(sketch))
@@ -105,8 +106,8 @@ def build_quantile(values: pl.Series) -> pl.Series:
 def merge_quantile(sketches: pl.Series) -> pl.Series:
     """Lists of KLL sketches → their unions."""
 
-    def merge(items: pl.Series) -> bytes:
-        return bytes(items[0]) if len(items) == 1 else bytes(_kll_union(items).serialize())
+    def merge(items: list[bytes]) -> bytes:
+        return items[0] if len(items) == 1 else bytes(_kll_union(items).serialize())
 
     return _map(sketches, pl.Binary, merge)
 
@@ -116,14 +117,14 @@ def quantile(sketches: pl.Series, q: float) -> pl.Series:
     return _map(sketches, pl.Float64, lambda items: float(_kll_union(items).get_quantile(q, True)))
 
 
-def _frequent(pairs: pl.Series) -> bytes:
+def _frequent(pairs: list[dict[str, Any]]) -> bytes:
     sketch = ds.frequent_strings_sketch(FREQUENT_LG_MAP)
     for pair in pairs:
         sketch.update(pair["value"], pair["count"])
     return bytes(sketch.serialize())
 
 
-def _frequent_union(sketches: pl.Series) -> Any:
+def _frequent_union(sketches: list[bytes]) -> Any:
     union = ds.frequent_strings_sketch.deserialize(sketches[0])
     for sketch in sketches[1:]:
         union.merge(ds.frequent_strings_sketch.deserialize(sketch))
@@ -138,8 +139,8 @@ def build_frequent(pairs: pl.Series) -> pl.Series:
 def merge_frequent(sketches: pl.Series) -> pl.Series:
     """Lists of frequent-items sketches → their unions."""
 
-    def merge(items: pl.Series) -> bytes:
-        return bytes(items[0]) if len(items) == 1 else bytes(_frequent_union(items).serialize())
+    def merge(items: list[bytes]) -> bytes:
+        return items[0] if len(items) == 1 else bytes(_frequent_union(items).serialize())
 
     return _map(sketches, pl.Binary, merge)
 
@@ -150,11 +151,16 @@ def top_k(sketches: pl.Series, k: int) -> pl.Series:
     Ordered by estimated count, highest first; ties by the value's text.
     """
 
-    def top(items: pl.Series) -> list[dict[str, Any]]:
+    def top(items: list[bytes]) -> list[dict[str, Any]]:
         found = _frequent_union(items).get_frequent_items(
             ds.frequent_items_error_type.NO_FALSE_NEGATIVES
         )
         ranked = sorted((-row[1], row[0]) for row in found)[:k]
         return [{"value": value, "count": -negative} for negative, value in ranked]
 
-    return _map(sketches, pl.List(pl.Struct({"value": pl.String, "count": pl.Int64})), top)
+    pairs = pa.array(
+        [top(items) if items else None for items in sketches.to_list()],
+        type=pa.list_(pa.struct([("value", pa.string()), ("count", pa.int64())])),
+    )
+    # polars takes nested Python values one by one, Arrow in one go.
+    return pl.Series(sketches.name, pairs)
