@@ -16,7 +16,7 @@ from streams.datapath.progress import Closed, Cursor, Progress
 from streams.windowing.accumulators import EVENT_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -111,11 +111,15 @@ class Pipeline:
         if batch.markers and (silence_ms := self.watermark.silence_ms) is not None:
             yield from self.silence(silence_ms)
 
-    def raise_floor(self, floor_ms: int) -> None:
-        """The stream holds every event from `floor_ms` on, and maybe not those before."""
+    def raise_floor(self, floor_ms: int, bundles: Collection[str] | None = None) -> None:
+        """From `floor_ms` on every event is known, and maybe not those before.
+
+        Holds for all bundles, or for those with one of these digests.
+        """
         for path in self.paths:
-            path.bundle.raise_floor(floor_ms)
-            path.raise_floor(path.bundle.floor_ms)
+            if bundles is None or path.bundle.bundle.digest in bundles:
+                path.bundle.raise_floor(floor_ms)
+                path.raise_floor(path.bundle.floor_ms)
 
     def _prepare(self, batch: Batch) -> list[Prepared]:
         arrival = self._at_arrival(batch)

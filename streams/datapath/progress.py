@@ -1,8 +1,9 @@
 """What the log does not say, as it travels in the commit metadata.
 
 For each set: the highest closed as-of time and the version that closed it. For the partition:
-a watermark advanced by idleness, the definitions offset applied, and the cursor of a closing
-that is larger than one transaction. It is read back at a claim; an unknown format is refused.
+the offset at which it began, a watermark advanced by idleness, the definitions offset applied,
+and the cursor of a closing that is larger than one transaction. It is read back at a claim; an
+unknown format is refused.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Progress:
     watermark_ms: int | None = None
     definitions_offset: int = 0
     cursor: Cursor | None = None
+    start: int = 0
+    """Offset at which the stream began for this app; what lies before is not its concern."""
 
     def encode(self) -> str:
         """Compact JSON; what is absent is left out."""
@@ -58,6 +61,8 @@ class Progress:
             document["w"] = self.watermark_ms
         if self.definitions_offset:
             document["d"] = self.definitions_offset
+        if self.start:
+            document["s"] = self.start
         if self.cursor is not None:
             cursor = self.cursor
             document["k"] = [
@@ -84,6 +89,7 @@ class Progress:
                 idle_watermark_ms=document.get("i"),
                 watermark_ms=document.get("w"),
                 definitions_offset=document.get("d", 0),
+                start=document.get("s", 0),
                 cursor=None
                 if cursor is None
                 else Cursor(

@@ -147,8 +147,10 @@ class Ownership:
             new = [tp for tp in producers if tp.topic == topic and tp not in found]
             starts = await self._context.run(partial(self._starts, new))
             for tp in new:
-                progress = Progress(definitions_offset=self._context.definitions_offset)
                 position = starts[tp]
+                progress = Progress(
+                    definitions_offset=self._context.definitions_offset, start=position
+                )
                 where = TopicPartition(tp.topic, tp.partition)
                 await producers[tp].commit([], (where, position, progress.encode()))
                 found[tp] = (position, progress)

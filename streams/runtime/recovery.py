@@ -3,7 +3,8 @@
 1. Open every bundle of the partition.
 2. Refuse if one is beyond what is committed: offsets were deleted or set back.
 3. Replay the stream from the lowest position of the bundles to the committed one, without
-   output; a bundle that has nothing starts at the beginning of the log.
+   output; a bundle that has nothing starts at the beginning of the log, or
+   where the app began with it, and has a floor: see `Floor`.
 4. Refuse if the log no longer holds what an open window needs.
 5. Give each set its C: what is committed, else what the watermark closes.
 """
@@ -64,6 +65,7 @@ class Recovery:
         self._read = read
         self._crash = crash
         self._stores: list[Bundle] = []
+        self.floor = Floor(set(), stream)
 
     def close(self) -> None:
         """Close the stores that were opened."""
@@ -74,8 +76,13 @@ class Recovery:
         """The pipeline at the committed position, ready for the next batch."""
         self._crash.reach("in_claim")
         log_start = (await self._context.run(self._log_start)) if self._position else 0
-        states = await self._context.run(lambda: self._open(log_start))
+        begin = min(max(log_start, self._progress.start), self._position)
+        states = await self._context.run(lambda: self._open(begin))
         self._refuse_beyond(states)
+        self._refuse_trimmed(states, log_start)
+        if begin and not self._stream.rekeyed:
+            new = {digest for digest, state in states.items() if state.store.meta is None}
+            self.floor = Floor(new, self._stream)
         oldest = min(states.values(), key=lambda state: state.next_offset)
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
         paths = [
@@ -93,7 +100,7 @@ class Recovery:
             progress=self._progress,
             pairs_per_step=self._context.limits.pairs_per_step,
         )
-        await self._replay(pipeline, from_log_start=oldest.store.meta is None)
+        await self._replay(pipeline)
         pipeline.begin(self._context.definitions_offset)
         self._refuse_half_built(pipeline, closed, log_start)
         return pipeline
@@ -104,14 +111,14 @@ class Recovery:
         at = (self._stream.topic, self._partition)
         return self._context.offsets.starts([at])[at]
 
-    def _open(self, log_start: int) -> dict[str, BundleState]:
+    def _open(self, begin: int) -> dict[str, BundleState]:
         states: dict[str, BundleState] = {}
         for planned in self._stream.plans:
             bundle = planned.bundle
             if bundle.digest not in states:
                 store = self._open_store(bundle)
                 states[bundle.digest] = BundleState(
-                    bundle, self._stream.fields, store, next_offset=min(log_start, self._position)
+                    bundle, self._stream.fields, store, next_offset=begin
                 )
         return states
 
@@ -148,18 +155,26 @@ class Recovery:
                     "from where the group is, delete the state directory and run again"
                 )
 
-    async def _replay(self, pipeline: Pipeline, *, from_log_start: bool) -> None:
+    def _refuse_trimmed(self, states: dict[str, BundleState], log_start: int) -> None:
+        needed = min(state.next_offset for state in states.values())
+        if needed < log_start:
+            raise RefusedError(
+                f"{self._stream.topic}/{self._partition}: the topic now begins at offset "
+                f"{log_start}, but offset {needed} is needed next: records were deleted before "
+                "they were read. Give the topic a longer retention; to go on without them, "
+                f"delete the state in {self._context.state_dir} and reset the offsets of group "
+                f"{self._context.names.worker_group}"
+            )
+
+    async def _replay(self, pipeline: Pipeline) -> None:
         unknown = await unknown_back_then(
             self._context, self._stream.topic, self._partition, pipeline.position, self._position
         )
-        first = from_log_start and pipeline.position > 0 and not self._stream.rekeyed
         async for records in read_log(
             self._context, self._stream.topic, self._partition, pipeline.position, self._position
         ):
             self._crash.reach("in_recovery")
-            if first:
-                pipeline.raise_floor(floor_of(records[0], self._stream))
-                first = False
+            self.floor.see(records[0], pipeline)
             kept = [record for record in records if record.offset not in unknown]
             batch = await self._read(kept, pipeline.position)
             await self._context.run(partial(pipeline.replay, batch))
@@ -183,7 +198,19 @@ class Recovery:
                 )
 
 
-def floor_of(record: ConsumerRecord, stream: Stream) -> int:
-    """From which event time on a log that begins with `record` holds everything, in ms."""
-    timestamp_ms: int = record.timestamp
-    return timestamp_ms + stream.published.source.max_ahead_ms
+class Floor:
+    """The floor of bundles that begin with nothing at an offset after 0.
+
+    Their panes are whole from the first record's timestamp + `max_ahead` on: what came before
+    that record can't have a later event time. It is set by the first record that they see.
+    """
+
+    def __init__(self, bundles: set[str], stream: Stream) -> None:
+        self._bundles = bundles
+        self._max_ahead_ms = stream.published.source.max_ahead_ms
+
+    def see(self, record: ConsumerRecord, pipeline: Pipeline) -> None:
+        """Set the floor, if `record` is the first one."""
+        if self._bundles:
+            pipeline.raise_floor(record.timestamp + self._max_ahead_ms, self._bundles)
+            self._bundles = set()
