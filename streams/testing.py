@@ -2,7 +2,8 @@
 
 The pipeline is the worker's own; only the broker, the registry and RocksDB are left out::
 
-    harness = Harness(source, feature_set, schema=avro_schema)
+    harness = Harness.from_files("sources/flights.yaml", "features/origin_departures.yaml",
+                                 schema="schemas/flights-value/v0001.avsc")
     harness.send({"origin": "EWR", "departed_at": 1_000, "dep_delay": 3})
     harness.advance_to(7_200_000)
     assert harness.vectors[0].values["departures_1h"] == 1
@@ -14,8 +15,10 @@ reads a clock: `advance_to` is how time passes while no event comes.
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import fastavro
 
@@ -24,6 +27,7 @@ from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import Intake
 from streams.datapath.pipeline import PAIRS_PER_STEP, Late, Pipeline, Step
 from streams.datapath.progress import Progress
+from streams.definitions.load import load_files
 from streams.definitions.plan import Plan, plan
 from streams.definitions.validate import check_feature_set, check_source_fields
 from streams.errors import InvalidInputError
@@ -94,6 +98,23 @@ class Harness:
         self._log: list[Record] = []
         self._stores = {p.bundle.digest: _memory(p) for p in self._plans}
         self._pipeline = self._open(Progress())
+
+    @classmethod
+    def from_files(cls, *paths: Path | str, schema: Path | str) -> Self:
+        """From definition files, YAML or Python: one source and the sets over it.
+
+        `schema` is a file with the Avro schema of the events. Raises `InvalidInputError` for
+        what is wrong in a file, or does not fit the schema.
+        """
+        loaded = load_files([Path(path) for path in paths])
+        if len(loaded.sources) != 1:
+            raise InvalidInputError(f"the files define {len(loaded.sources)} sources: give one")
+        file = Path(schema)
+        try:
+            parsed = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"{file}: is no Avro schema: {error}") from None
+        return cls(loaded.sources[0], *loaded.feature_sets, schema=parsed)
 
     def _open(self, progress: Progress) -> Pipeline:
         bundles = {

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import publish, stack, tail, worker
+from streams.cli import publish, schemas, stack, tail, worker
 from streams.cli.options import say, say_error
 from streams.errors import RewindowError
 
@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_common)
     stack.register(app)
+    schemas.register(app)
     publish.register(app)
     worker.register(app)
     tail.register(app)

@@ -1,0 +1,1 @@
+"""A small shop: everything that a project of your own consists of."""
