@@ -85,6 +85,13 @@ class RekeyCursor:
             hash_of=entity_hash,
         )
 
+    def _new_producer(self) -> PartitionProducer:
+        return PartitionProducer(
+            self._context.kafka_config,
+            self._context.names.rekey_transactional_id(self._stream.name, self.partition),
+            self._group,
+        )
+
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -117,6 +124,7 @@ class RekeyCursor:
                     pause_s = FIRST_PAUSE_S
                 fatal = self._fatal(error)
                 if fatal is not None:
+                    await self._end_transaction()
                     self._on_failure(fatal)
                     return
                 if isinstance(error, ProducerFenced):
@@ -149,6 +157,15 @@ class RekeyCursor:
         failure.__cause__ = error
         return failure
 
+    async def _end_transaction(self) -> None:
+        """Abort what is open, as no claim of ours will: readers would wait for its end."""
+        try:
+            self._producer = self._new_producer()
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            log.debug("%s: its transaction runs out by itself: %r", self._where, error)
+        await self._let_go()
+
     async def _pause(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -173,16 +190,10 @@ class RekeyCursor:
     # -- claim --------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        names = self._context.names
         self.claims += 1
         self._broken = None
         self._router = self._new_router()
-        producer = PartitionProducer(
-            self._context.kafka_config,
-            names.rekey_transactional_id(self._stream.name, self.partition),
-            self._group,
-        )
-        self._producer = producer
+        producer = self._producer = self._new_producer()
         await producer.start()  # 1
         start = await self._context.run(
             lambda: find_start(self._context.offsets, self._stream, self._group, self.partition)
