@@ -13,6 +13,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.errors import UnreachableError
 from streams.kafka import confluent_config, explain
 from streams.runtime.producer import END_OF_METADATA
 
@@ -65,10 +66,16 @@ class Offsets:
             found = answer[group].result(TIMEOUT_S + 1).topic_partitions
         except KafkaException as error:
             raise explain(self._settings, error, f"reading offsets of {group}") from None
+        for tp in found:
+            if tp.error is not None:  # never to be taken for "nothing committed"
+                raise UnreachableError(
+                    f"the offset of {group} in {tp.topic}/{tp.partition} can't be read now: "
+                    f"{tp.error.str()}"
+                )
         return {
             (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=_text(tp.metadata))
             for tp in found
-            if tp.error is None and tp.offset >= 0
+            if tp.offset >= 0
         }
 
     def starts(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -22,7 +22,7 @@ from streams.runtime.stats import PartitionStats
 from streams.schema.decode import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from streams.datapath.batch import Batch
     from streams.datapath.pipeline import Pipeline, Step
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
+T = TypeVar("T")
+
 WAITING_BATCHES = 2
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 
 class BrokenClaimError(Exception):
     """Batches did not arrive as they were fetched: the claim starts anew."""
+
+
+class _StoppedError(Exception):
+    """The owner has to stop and is in the middle of something that it may drop."""
 
 
 class PartitionOwner:
@@ -55,9 +61,11 @@ class PartitionOwner:
         claim: int,
         position: int,
         progress: Progress,
+        fresh: bool,
         producer: PartitionProducer,
         crash: CrashPoints,
     ) -> None:
+        """`fresh` says that nothing is committed yet, and `position` is where to start."""
         self.stream = stream
         self.partition = partition
         self.claim = claim
@@ -75,24 +83,35 @@ class PartitionOwner:
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
-        self._waiting: asyncio.Queue[Fetched] = asyncio.Queue(WAITING_BATCHES)
+        self._fresh = fresh
+        self._waiting: asyncio.Queue[Fetched] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._pipeline: Pipeline | None = None
         self._recovery: Recovery | None = None
         self._flushed_s = context.clock.monotonic_s()
-        self._stopping = False
+        self._stop_wanted = asyncio.Event()
+        self._over = False
+        """Nothing more is done under this claim."""
+        self._ahead = False
+        """The pipeline has made steps that are not committed, as far as is known."""
+        self._busy: asyncio.Future[Any] | None = None
 
     # -- life ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Recover, then work on batches until stopped; raises whatever goes wrong."""
-        async with self._turn:
-            await self._recover()
-        while not self._stopping:
-            fetched = await self._waiting.get()
+        try:
             async with self._turn:
-                if not self._stopping:
-                    await self._work(fetched)
+                await self._recover()
+            while not self._stopping:
+                fetched = await self._waiting.get()
+                async with self._turn:
+                    if not self._stopping:
+                        await self._work(fetched)
+        except _StoppedError:
+            return
+        finally:
+            self._over = True
 
     async def _recover(self) -> None:
         """Bring the bundles to the committed position and finish what a crash left pending."""
@@ -102,26 +121,31 @@ class PartitionOwner:
             self.partition,
             position=self.position,
             progress=self.progress,
+            fresh=self._fresh,
             read=self._read,
+            run=self._run,
             crash=self._crash,
         )
         self._pipeline = await self._recovery.pipeline()
+        if self._fresh:
+            await self._commit_progress(self.position)
         await self._commit_steps(self._pipeline.resume(), _ByOffset(()))
         self.stats.state = "running"
 
     async def stop(self) -> None:
         """Finish the step in hand, flush, close. Waiting batches are left to the next claim."""
-        self._stopping = True
+        self._stop_wanted.set()
         async with self._turn:
-            if self._pipeline is not None:
+            # What failed to be committed must not reach the disk either.
+            if self._pipeline is not None and not self._ahead:
                 await self._flush()
             await self.close()
 
     async def close(self) -> None:
         """Let go of state and producer, whatever state they are in."""
-        self._stopping = True
-        while not self._waiting.empty():  # wakes whoever waits for room
-            self._waiting.get_nowait()
+        self._stop_wanted.set()
+        if self._busy is not None:  # a thread can't be cancelled, and works on what is closed here
+            await asyncio.wait([self._busy])
         if self._recovery is not None:
             await self._context.run(self._recovery.close)
             self._recovery = None
@@ -130,7 +154,15 @@ class PartitionOwner:
 
     @property
     def has_room(self) -> bool:
-        return not self._stopping and not self._waiting.full()
+        return not self._gone and self._waiting.qsize() < WAITING_BATCHES
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_wanted.is_set()
+
+    @property
+    def _gone(self) -> bool:
+        return self._stopping or self._over
 
     @property
     def caught_up(self) -> bool:
@@ -145,9 +177,9 @@ class PartitionOwner:
     # -- the data path ------------------------------------------------------------------------
 
     async def take(self, fetched: Fetched) -> None:
-        """Queue a batch; waits for room. What belongs to an earlier claim is dropped."""
-        if fetched.claim == self.claim and not self._stopping:
-            await self._waiting.put(fetched)
+        """Queue a batch. What belongs to an earlier claim is dropped."""
+        if fetched.claim == self.claim and not self._gone:
+            self._waiting.put_nowait(fetched)
 
     async def _work(self, fetched: Fetched) -> None:
         assert self._pipeline is not None
@@ -156,6 +188,8 @@ class PartitionOwner:
                 f"{self.stream.name}/{self.partition}: a batch at {fetched.position} came where "
                 f"{self._due} was due"
             )
+        assert self._recovery is not None
+        self._recovery.floor.see(fetched.records[0], self._pipeline)
         batch = await self._read(fetched.records, self._pipeline.position)
         self._due = batch.next_offset
         self._crash.reach("in_batch")
@@ -167,14 +201,18 @@ class PartitionOwner:
         """Decode records, after looking up the schemas that they were written with."""
         unknown = self._intake.unknown_ids(records)
         if unknown:
-            for schema_id, schema in (await self._context.schemas.get(unknown)).items():
+            known = await self._unless_stopped(self._context.schemas.get(unknown))
+            for schema_id, schema in known.items():
                 self._intake.decoder.add(schema_id, schema)
-        return await self._context.run(
+        if self._stopping:
+            raise _StoppedError
+        return await self._run(
             lambda: self._intake.batch(records, first_offset=first_offset, partition=self.partition)
         )
 
     async def _commit_steps(self, steps: Iterator[Step], records: _ByOffset) -> None:
-        while (made := await self._context.run(lambda: self._next(steps, records))) is not None:
+        self._leave_committed()
+        while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
             await self.producer.commit(
                 records_out, (self._tp, step.position, step.progress.encode())
@@ -184,6 +222,41 @@ class PartitionOwner:
             self._count(step)
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
+        self._ahead = False
+
+    async def _commit_progress(self, position: int) -> None:
+        """Commit a position with no records before it."""
+        assert self._pipeline is not None
+        self._leave_committed()
+        progress = self._pipeline.progress
+        await self.producer.commit([], (self._tp, position, progress.encode()))
+        self.position = self.stats.position = position
+        self._ahead = False
+
+    def _leave_committed(self) -> None:
+        """From here on the pipeline may be ahead of what is committed."""
+        if self._ahead:
+            raise BrokenClaimError(f"{self.stream.name}/{self.partition}: a commit failed before")
+        self._ahead = True
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread; it is waited for even by who cancels this."""
+        self._busy = asyncio.ensure_future(self._context.run(work))
+        found: T = await asyncio.shield(self._busy)
+        return found
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """Wait for `work`, and for no longer than this owner lives."""
+        working = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stop_wanted.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise _StoppedError
+            return working.result()
+        finally:
+            working.cancel()
+            stopped.cancel()
 
     def _next(
         self, steps: Iterator[Step], records: _ByOffset
@@ -222,7 +295,7 @@ class PartitionOwner:
 
     async def _flush(self) -> None:
         assert self._pipeline is not None
-        await self._context.run(self._pipeline.flush)
+        await self._run(self._pipeline.flush)
         self._flushed_s = self._context.clock.monotonic_s()
         self._context.stats.flushes += 1
 
@@ -238,20 +311,18 @@ class PartitionOwner:
 
     async def _without_records(self, make: Callable[[Pipeline], Iterator[Step]]) -> None:
         async with self._turn:
-            if self._pipeline is not None and not self._stopping and self._waiting.empty():
+            if self._pipeline is not None and not self._gone and self._waiting.empty():
                 await self._commit_steps(make(self._pipeline), _ByOffset(()))
 
     async def commit_position(self, offset: int) -> None:
         """Commit a position beyond trailing transaction markers, as others look at it."""
         async with self._turn:
             pipeline = self._pipeline
-            if pipeline is None or self._stopping or not self._waiting.empty():
+            if pipeline is None or self._gone or not self._waiting.empty():
                 return
             if offset > pipeline.position:
                 pipeline.skip_to(offset)
-                await self.producer.commit([], (self._tp, offset, pipeline.progress.encode()))
-                self.position = offset
-                self.stats.position = offset
+                await self._commit_progress(offset)
 
 
 class _ByOffset:

@@ -6,7 +6,8 @@ A claim takes partitions over, whatever became of their last owner:
 2. Start the partitions' transactional producers, which fences any other owner and ends what it
    had open.
 3. Read the committed positions and their metadata: nothing can follow them now.
-4. Where nothing is committed, decide where to start, and commit that.
+4. Where nothing is committed, decide where to start. It is committed once it is sure that
+   there is no state which knows better.
 5. Make the owners under a new claim number. Each one brings its state to its position by
    itself, beside the others; batches wait for it.
 """
@@ -15,15 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.datapath.progress import Progress
 from streams.definitions.model import StartAt
-from streams.errors import RewindowError
+from streams.errors import RewindowError, UnreachableError
 from streams.runtime.log import read_log
 from streams.runtime.owner import PartitionOwner, fatal
 from streams.runtime.producer import SPILLED, PartitionProducer
@@ -43,8 +44,21 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 ATTEMPTS_AT_ONE_POSITION = 8
 FENCED_PAUSE_S = 12.0
+CLAIM_ATTEMPTS = 12
+START_S = 30.0
+RELEASE_S = 20.0
+"""How long a step in hand may take to be finished when a partition has to be let go."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """Where a claim begins; `fresh` if nothing was committed."""
+
+    position: int
+    progress: Progress
+    fresh: bool
 
 
 class Ownership:
@@ -65,6 +79,9 @@ class Ownership:
         self._owners: dict[TP, PartitionOwner] = {}
         self._tasks: dict[TP, asyncio.Task[None]] = {}
         self._failures: dict[TP, tuple[int, int]] = {}
+        self._again: set[asyncio.Task[None]] = set()
+        self._pending: set[PartitionOwner] = set()
+        """Owners whose claim is over and will be followed by a new one."""
         self._claims = 0
         self._reclaim: Callable[[set[TP]], Awaitable[None]] | None = None
 
@@ -88,14 +105,30 @@ class Ownership:
         await self.release(tps)  # 1
         if not tps:
             return {}
+        pause_s = FIRST_PAUSE_S
+        for _ in range(CLAIM_ATTEMPTS - 1):
+            try:
+                return await self._claim(tps)
+            except (KafkaError, UnreachableError, TimeoutError) as error:
+                log.warning("claiming %s partitions again after %r", len(tps), error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return await self._claim(tps)
+
+    async def _claim(self, tps: set[TP]) -> Mapping[TP, int]:
+        producers = {tp: self._producer(tp) for tp in tps}
+        try:
+            starting = asyncio.gather(*(producer.start() for producer in producers.values()))
+            await asyncio.wait_for(starting, START_S)  # 2
+            starts = await self._positions(list(tps))  # 3, 4
+        except BaseException:
+            await asyncio.gather(*(one.stop() for one in producers.values()))
+            raise
         self._claims += 1
         self._context.stats.claims += 1
-        producers = {tp: self._producer(tp) for tp in tps}
-        await asyncio.gather(*(producer.start() for producer in producers.values()))  # 2
-        positions = await self._positions(producers)  # 3, 4
-        for tp, (position, progress) in positions.items():  # 5
-            self._own(tp, position, progress, producers[tp])
-        return {tp: position for tp, (position, _) in positions.items()}
+        for tp, start in starts.items():  # 5
+            self._own(tp, start, producers[tp])
+        return {tp: start.position for tp, start in starts.items()}
 
     async def take(self, tp: TP, fetched: Fetched) -> None:
         """Hand a batch to its owner; without one it is dropped, for the claim is over."""
@@ -131,29 +164,25 @@ class Ownership:
             "retention must be unlimited. Reset the group's offsets to start over"
         )
 
-    async def _positions(
-        self, producers: Mapping[TP, PartitionProducer]
-    ) -> dict[TP, tuple[int, Progress]]:
+    async def _positions(self, tps: Sequence[TP]) -> dict[TP, _Start]:
         group = self._context.names.worker_group
-        at = {(tp.topic, tp.partition): tp for tp in producers}
         committed = await self._context.run(
-            lambda: self._context.offsets.committed(group, list(at))
+            lambda: self._context.offsets.committed(group, [(tp.topic, tp.partition) for tp in tps])
         )
-        found = {
-            at[key]: (one.offset, await self._progress(one.metadata))
-            for key, one in committed.items()
-        }
-        for topic in {tp.topic for tp in producers if tp not in found}:
-            new = [tp for tp in producers if tp.topic == topic and tp not in found]
-            starts = await self._context.run(partial(self._starts, new))
+        found: dict[TP, _Start] = {}
+        for tp in tps:
+            one = committed.get((tp.topic, tp.partition))
+            if one is not None:
+                progress = await self._progress(one.metadata)
+                found[tp] = _Start(position=one.offset, progress=progress, fresh=False)
+        for topic in {tp.topic for tp in tps if tp not in found}:
+            new = [tp for tp in tps if tp.topic == topic and tp not in found]
+            positions = await self._context.run(partial(self._starts, new))
             for tp in new:
-                position = starts[tp]
                 progress = Progress(
-                    definitions_offset=self._context.definitions_offset, start=position
+                    definitions_offset=self._context.definitions_offset, start=positions[tp]
                 )
-                where = TopicPartition(tp.topic, tp.partition)
-                await producers[tp].commit([], (where, position, progress.encode()))
-                found[tp] = (position, progress)
+                found[tp] = _Start(position=positions[tp], progress=progress, fresh=True)
         return found
 
     def _starts(self, tps: Sequence[TP]) -> dict[TP, int]:
@@ -170,14 +199,15 @@ class Ownership:
                 found = offsets.at_time(at, timestamp_ms)
         return {tp: found[(tp.topic, tp.partition)] for tp in tps}
 
-    def _own(self, tp: TP, position: int, progress: Progress, producer: PartitionProducer) -> None:
+    def _own(self, tp: TP, start: _Start, producer: PartitionProducer) -> None:
         owner = PartitionOwner(
             self._context,
             self._streams[tp.topic],
             tp.partition,
             claim=self._claims,
-            position=position,
-            progress=progress,
+            position=start.position,
+            progress=start.progress,
+            fresh=start.fresh,
             producer=producer,
             crash=self._crash,
         )
@@ -204,12 +234,13 @@ class Ownership:
             await owner.close()
             return
         try:
-            await owner.stop()
-        except Exception:
-            log.warning("stopping %s/%s", tp.topic, tp.partition, exc_info=True)
-            await owner.close()
+            await asyncio.wait_for(owner.stop(), RELEASE_S)
+        except Exception as error:
+            # Kafka knows what was done; the next owner goes on from there.
+            log.warning("%s/%s was let go in the middle: %r", tp.topic, tp.partition, error)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await owner.close()
 
     # -- failures -------------------------------------------------------------------------------
 
@@ -225,11 +256,13 @@ class Ownership:
         if fatal(error):
             self._on_failure(error)
             return
+        if owner in self._pending:
+            return
         position, attempts = self._failures.get(tp, (-1, 0))
         attempts = attempts + 1 if position == owner.position else 1
         self._failures[tp] = (owner.position, attempts)
         if attempts >= ATTEMPTS_AT_ONE_POSITION:
-            self._on_failure(error)
+            self._give_up(tp, owner, error)
             return
         log.warning("%s/%s: claiming again after %r", tp.topic, tp.partition, error)
         pause_s = min(FIRST_PAUSE_S * 2**attempts, LONGEST_PAUSE_S)
@@ -237,12 +270,28 @@ class Ownership:
             # Somebody else has claimed it. If that is right, a rebalance takes it from us
             # before this pause is over; fencing back at once would only start a quarrel.
             pause_s = FENCED_PAUSE_S
-        self._again = asyncio.create_task(self._claim_again(tp, owner, pause_s))
+        self._pending.add(owner)
+        again = asyncio.create_task(self._claim_again(tp, owner, pause_s))
+        self._again.add(again)
+        again.add_done_callback(self._again.discard)
+
+    def _give_up(self, tp: TP, owner: PartitionOwner, error: BaseException) -> None:
+        if not fatal(error):
+            error = RewindowError(
+                f"{tp.topic}/{tp.partition} fails again and again at offset {owner.position}: "
+                f"{error!r}. Nothing is lost: start the worker again when the reason is mended"
+            )
+        self._on_failure(error)
 
     async def _claim_again(self, tp: TP, owner: PartitionOwner, pause_s: float) -> None:
-        await asyncio.sleep(pause_s)
-        if self._owners.get(tp) is owner and self._reclaim is not None:
-            await self._reclaim({tp})
+        try:
+            await asyncio.sleep(pause_s)
+            if self._owners.get(tp) is owner and self._reclaim is not None:
+                await self._reclaim({tp})
+        except Exception as error:
+            self._give_up(tp, owner, error)
+        finally:
+            self._pending.discard(owner)
 
     def failed(self, owner: Owner, error: Exception) -> None:
         """An owner could not do what it was told beside its batches: its claim is over."""
@@ -251,6 +300,13 @@ class Ownership:
                 self._tasks[tp].cancel()
                 self._begin_again(tp, known, error)
                 return
+
+    def fetch_failed(self, tps: set[TP], error: Exception) -> None:
+        """Partitions can't be read where they stand; a claim finds out whether they can be."""
+        for tp in tps:
+            owner = self._owners.get(tp)
+            if owner is not None:
+                self.failed(owner, error)
 
     # -- who is here ----------------------------------------------------------------------------
 
@@ -261,6 +317,10 @@ class Ownership:
     def owners(self, topic: str) -> list[PartitionOwner]:
         """Owners of a topic's partitions."""
         return [owner for tp, owner in self._owners.items() if tp.topic == topic]
+
+    def held(self) -> set[TP]:
+        """Partitions that have an owner here."""
+        return set(self._owners)
 
     def all(self) -> list[tuple[TP, PartitionOwner]]:
         """Every owner here, with its partition."""

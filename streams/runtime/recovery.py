@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from aiokafka import ConsumerRecord
 
@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Read = Callable[[Sequence[ConsumerRecord], int], Awaitable[Batch]]
+
+
+class Run(Protocol):
+    """Runs blocking work in a thread."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
 class Recovery:
@@ -54,15 +62,21 @@ class Recovery:
         *,
         position: int,
         progress: Progress,
+        fresh: bool,
         read: Read,
+        run: Run,
         crash: CrashPoints,
     ) -> None:
+        """`fresh` says that nothing is committed; `read` decodes records, `run` runs blocking
+        work in a thread."""
         self._context = context
         self._stream = stream
         self._partition = partition
         self._position = position
         self._progress = progress
+        self._fresh = fresh
         self._read = read
+        self._run = run
         self._crash = crash
         self._stores: list[Bundle] = []
         self.floor = Floor(set(), stream)
@@ -75,9 +89,10 @@ class Recovery:
     async def pipeline(self) -> Pipeline:
         """The pipeline at the committed position, ready for the next batch."""
         self._crash.reach("in_claim")
-        log_start = (await self._context.run(self._log_start)) if self._position else 0
+        log_start, log_end = await self._run(self._log_bounds)
+        self._refuse_recreated(log_end)
         begin = min(max(log_start, self._progress.start), self._position)
-        states = await self._context.run(lambda: self._open(begin))
+        states = await self._run(lambda: self._open(begin))
         self._refuse_beyond(states)
         self._refuse_trimmed(states, log_start)
         if begin and not self._stream.rekeyed:
@@ -107,9 +122,18 @@ class Recovery:
 
     # -- steps --------------------------------------------------------------------------------
 
-    def _log_start(self) -> int:
+    def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)
-        return self._context.offsets.starts([at])[at]
+        return self._context.offsets.starts([at])[at], self._context.offsets.ends([at])[at]
+
+    def _refuse_recreated(self, log_end: int) -> None:
+        if self._position > log_end:
+            raise RefusedError(
+                f"{self._stream.topic}/{self._partition}: group "
+                f"{self._context.names.worker_group} is at offset {self._position}, and the "
+                f"topic ends at offset {log_end}: it was deleted and made again. To start over, "
+                "delete the group's offsets and the state directory, and run again"
+            )
 
     def _open(self, begin: int) -> dict[str, BundleState]:
         states: dict[str, BundleState] = {}
@@ -145,11 +169,12 @@ class Recovery:
 
     def _refuse_beyond(self, states: dict[str, BundleState]) -> None:
         for state in states.values():
-            if state.next_offset > self._position:
+            if state.next_offset > (0 if self._fresh else self._position):
+                at = "has no offset" if self._fresh else f"is at {self._position}"
                 raise RefusedError(
                     f"{self._stream.topic}/{self._partition}: the state in "
                     f"{self._path(state.bundle)} has applied offset {state.next_offset}, but "
-                    f"group {self._context.names.worker_group} is at {self._position}: its "
+                    f"group {self._context.names.worker_group} {at}: its "
                     "committed offsets were deleted, have expired or were set back. Bring them "
                     "back with kafka-consumer-groups.sh --reset-offsets, or, to start over "
                     "from where the group is, delete the state directory and run again"
@@ -177,10 +202,10 @@ class Recovery:
             self.floor.see(records[0], pipeline)
             kept = [record for record in records if record.offset not in unknown]
             batch = await self._read(kept, pipeline.position)
-            await self._context.run(partial(pipeline.replay, batch))
+            await self._run(partial(pipeline.replay, batch))
             self._context.stats.replayed += len(records)
             if pipeline.unflushed_rows >= self._context.limits.flush_rows:
-                await self._context.run(pipeline.flush)
+                await self._run(pipeline.flush)
         pipeline.skip_to(self._position)
 
     def _refuse_half_built(

@@ -16,11 +16,13 @@ that a `Fetched` carries shows it, and the claim starts anew.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 
@@ -34,8 +36,13 @@ if TYPE_CHECKING:
 FETCH_TIMEOUT_S = 0.2
 """How long a fetch may wait for data; a claim waits for a fetch under way."""
 
+FETCH_AGAIN_S = 0.5
+
 PAUSE_S = 0.02
 """How often to look for room when no partition has any."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,18 @@ class Claims(Protocol):
 
     async def claim(self, tps: set[TP]) -> Mapping[TP, int]:
         """Claim partitions; returns where each one goes on."""
+        ...
+
+    async def release(self, tps: set[TP]) -> None:
+        """Let partitions go, those that are held."""
+        ...
+
+    def held(self) -> set[TP]:
+        """Partitions that are claimed now."""
+        ...
+
+    def fetch_failed(self, tps: set[TP], error: Exception) -> None:
+        """Partitions can't be read where they stand."""
         ...
 
 
@@ -121,8 +140,7 @@ class Consumer(driver.Consumer):
             }
             records: Mapping[TP, Sequence[Record]] = {}
             if claims:
-                timeout = min(timeout, FETCH_TIMEOUT_S)
-                records = await self._thread.getmany(set(claims), timeout)
+                records = await self._fetch(set(claims), min(timeout, FETCH_TIMEOUT_S))
             found = {}
             for tp, batch in records.items():
                 if batch:
@@ -130,6 +148,19 @@ class Consumer(driver.Consumer):
         if not claims:
             await self.sleep(PAUSE_S)
         return found
+
+    async def _fetch(self, tps: set[TP], timeout: float) -> Mapping[TP, Sequence[Record]]:
+        """Records by partition; none where Kafka can't be asked now."""
+        try:
+            found: Mapping[TP, Sequence[Record]] = await self._thread.getmany(tps, timeout)
+        except OffsetOutOfRangeError as error:
+            self._claims.fetch_failed({TP(*tp) for tp in error.args[0]}, error)
+        except KafkaError as error:
+            log.warning("fetching again after %r", error)
+            await self.sleep(FETCH_AGAIN_S)
+        else:
+            return found
+        return {}
 
     def _fetched(self, tp: TP, claim: int, batch: Sequence[Record]) -> Fetched:
         position = self._positions[tp]
@@ -170,7 +201,12 @@ class Consumer(driver.Consumer):
     async def claim(self, tps: set[TP]) -> None:
         """Claim partitions anew, with no fetch under way."""
         async with self._fetching:
-            starts = await self._claims.claim(tps)
+            await self._claims.release((tps | self._claims.held()) - self.assignment())
+            starts = await self._claims.claim(tps & self.assignment())
+            # They may have been taken from us meanwhile.
+            lost = set(starts) - self.assignment()
+            await self._claims.release(lost)
+            starts = {tp: start for tp, start in starts.items() if tp not in lost}
             if starts:
                 await self.seek_wait(starts)
             for tp, start in starts.items():
