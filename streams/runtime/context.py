@@ -28,6 +28,7 @@ T = TypeVar("T")
 class Limits:
     """How much is done at once. Nobody has to set these; tests do, to meet limits early."""
 
+    records_per_fetch: int = 40_000
     pairs_per_step: int = PAIRS_PER_STEP
     flush_every_s: float = 5.0
     flush_rows: int = 300_000

@@ -1,8 +1,8 @@
 """Named moments at which a test may kill the worker, or make it fail.
 
 `REWINDOW_CRASH_AT=name` or `name:count` ends the process with SIGKILL the first, or count-th,
-time that it gets there; `REWINDOW_FAIL_AT` raises an error there instead, once. Unset, they
-cost one comparison.
+time that it gets there. `REWINDOW_FREEZE_AT` stops it there as SIGSTOP does, until somebody
+lets it go on; `REWINDOW_FAIL_AT` raises an error there, once. Unset, they cost a comparison.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CRASH_VARIABLE = "REWINDOW_CRASH_AT"
+FREEZE_VARIABLE = "REWINDOW_FREEZE_AT"
 FAIL_VARIABLE = "REWINDOW_FAIL_AT"
 
 POINTS = (
@@ -34,27 +35,42 @@ class InjectedError(Exception):
 
 
 class CrashPoints:
-    """Counts down to the crash or the failure that was asked for."""
+    """Counts down to what was asked for."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         """Raises `ValueError` for a point that does not exist."""
-        self._crash_at, self._crash_left = _asked(environ, CRASH_VARIABLE)
-        self._fail_at, self._fail_left = _asked(environ, FAIL_VARIABLE)
+        self._crash = _Countdown.asked(environ, CRASH_VARIABLE)
+        self._freeze = _Countdown.asked(environ, FREEZE_VARIABLE)
+        self._fail = _Countdown.asked(environ, FAIL_VARIABLE)
 
     def reach(self, name: str) -> None:
         """Say that the worker is at `name`."""
-        if name == self._crash_at:
-            self._crash_left -= 1
-            if self._crash_left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        if name == self._fail_at:
-            self._fail_left -= 1
-            if self._fail_left == 0:
-                raise InjectedError(f"asked for at {name}")
+        if self._crash is not None and self._crash.over(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._freeze is not None and self._freeze.over(name):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self._fail is not None and self._fail.over(name):
+            raise InjectedError(f"asked for at {name}")
 
 
-def _asked(environ: Mapping[str, str], variable: str) -> tuple[str, int]:
-    name, _, count = environ.get(variable, "").partition(":")
-    if name and name not in POINTS:
-        raise ValueError(f"{variable}: {name} is none of {', '.join(POINTS)}")
-    return name, int(count or 1)
+class _Countdown:
+    """Arrivals at one point that are left until it is time."""
+
+    def __init__(self, name: str, left: int) -> None:
+        self._name = name
+        self._left = left
+
+    @classmethod
+    def asked(cls, environ: Mapping[str, str], variable: str) -> _Countdown | None:
+        name, _, count = environ.get(variable, "").partition(":")
+        if not name:
+            return None
+        if name not in POINTS:
+            raise ValueError(f"{variable}: {name} is none of {', '.join(POINTS)}")
+        return cls(name, int(count or 1))
+
+    def over(self, name: str) -> bool:
+        if name != self._name:
+            return False
+        self._left -= 1
+        return self._left == 0

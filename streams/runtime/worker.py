@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from streams.config import Settings
     from streams.runtime.transport import Fetched
 
-RECORDS_PER_FETCH = 40_000
 FETCH_BYTES = 4 * 1024 * 1024
 SESSION_TIMEOUT_S = 8.0
 HEARTBEAT_S = 2.0
@@ -182,7 +181,7 @@ class Worker:
             broker=f"rewindow://{self._settings.bootstrap_servers.split(',')[0]}",
             broker_client_id=f"rewindow-{context.instance}",
             consumer_group_instance_id=context.instance,
-            broker_max_poll_records=RECORDS_PER_FETCH,
+            broker_max_poll_records=self._limits.records_per_fetch,
             consumer_max_fetch_size=FETCH_BYTES,
             broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=HEARTBEAT_S,
