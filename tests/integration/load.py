@@ -45,11 +45,11 @@ CLOSING_GAP_MS = 30 * 60_000
 _PARSED = fastavro.parse_schema(SCHEMA)
 
 
-def encode(schema_id: int, event: Mapping[str, object]) -> bytes:
+def encode(schema_id: int, event: Mapping[str, object], schema: Any = _PARSED) -> bytes:
     """`event` as Avro in Confluent's wire format."""
     body = io.BytesIO()
     body.write(struct.pack(">bI", MAGIC, schema_id))
-    fastavro.schemaless_writer(body, _PARSED, event)
+    fastavro.schemaless_writer(body, schema, event)
     return body.getvalue()
 
 

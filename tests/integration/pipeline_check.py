@@ -110,9 +110,12 @@ class Verdict:
 class PipelineCheck:
     """An app with feature sets over a source topic of its own."""
 
-    def __init__(self, kafka: KafkaTools, directory: Path, prefix: str) -> None:
+    def __init__(
+        self, kafka: KafkaTools, directory: Path, prefix: str, *, app: str | None = None
+    ) -> None:
+        """`prefix` begins the names of topics and sets, and is the app's name unless given."""
         self.kafka = kafka
-        self.app = prefix
+        self.app = app or prefix
         self.topic = f"{prefix}_purchases"
         self._directory = directory
         self._prefix = prefix
@@ -141,14 +144,18 @@ class PipelineCheck:
         self._partitions = partitions
         self.kafka.create_topic(self.topic, partitions=partitions, **topic_config)
         schema_id = self.kafka.register(f"{self.topic}-value", load.SCHEMA)
+        self.publish(*(sets or (TUMBLING, HOPPING)), start=start)
+        return schema_id
+
+    def publish(self, *sets: str, start: str = "earliest") -> None:
+        """Publish the source and `sets`."""
         files = []
-        for number, text in enumerate((SOURCE, *(sets or (TUMBLING, HOPPING)))):
+        for number, text in enumerate((SOURCE, *sets)):
             file = self._directory / f"definition{number}.yaml"
             file.write_text(text.format(prefix=self._prefix, start=start))
             files.append(file)
         with Registry.from_settings(self.settings.registry_options()) as registry:
             publish(self.settings, files, registry)
-        return schema_id
 
     # -- positions ----------------------------------------------------------------------------
 
