@@ -18,6 +18,7 @@ from streams.definitions.model import Source
 from streams.errors import RewindowError
 from streams.runtime.context import Context
 from streams.runtime.offsets import Committed
+from streams.runtime.producer import read_spilled
 from streams.windowing.idleness import Idleness, Sight, Verdict
 
 LOOKS_PER_PERIOD = 4
@@ -188,7 +189,10 @@ def pause_s(source: Source) -> float:
 
 
 def _watermark_of(metadata: str) -> int | None:
-    return Progress.decode(metadata).watermark_ms
+    spilled = read_spilled(metadata)
+    if spilled is None:
+        return Progress.decode(metadata).watermark_ms
+    return int(spilled[1]) if spilled[1] else None
 
 
 def _log_error(owner: Owner, error: Exception) -> None:

@@ -214,9 +214,7 @@ class PartitionOwner:
         self._leave_committed()
         while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
-            await self.producer.commit(
-                records_out, (self._tp, step.position, step.progress.encode())
-            )
+            await self._commit(records_out, step.position, step.progress)
             self._crash.reach("after_commit")
             self.position, self.progress = step.position, step.progress
             self._count(step)
@@ -229,7 +227,7 @@ class PartitionOwner:
         assert self._pipeline is not None
         self._leave_committed()
         progress = self._pipeline.progress
-        await self.producer.commit([], (self._tp, position, progress.encode()))
+        await self._commit([], position, progress)
         self.position = self.stats.position = position
         self._ahead = False
 
@@ -266,6 +264,16 @@ class PartitionOwner:
             return None
         return step, outgoing(
             step, self.stream, self.partition, self._context.names, records.find(step)
+        )
+
+    async def _commit(
+        self, records_out: Sequence[Outgoing], position: int, progress: Progress
+    ) -> None:
+        watermark_ms = progress.watermark_ms
+        await self.producer.commit(
+            records_out,
+            (self._tp, position, progress.encode()),
+            short="" if watermark_ms is None else str(watermark_ms),
         )
 
     def _count(self, step: Step) -> None:

@@ -27,7 +27,7 @@ from streams.definitions.model import StartAt
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime.log import read_log
 from streams.runtime.owner import PartitionOwner, fatal
-from streams.runtime.producer import SPILLED, PartitionProducer
+from streams.runtime.producer import PartitionProducer, read_spilled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -153,9 +153,10 @@ class Ownership:
         """Progress out of commit metadata, which may name a record that holds it."""
         if not metadata:  # somebody set the group's offsets by hand
             return Progress(definitions_offset=self._context.definitions_offset)
-        if not metadata.startswith(SPILLED):
+        spilled = read_spilled(metadata)
+        if spilled is None:
             return Progress.decode(metadata)
-        offset = int(metadata[len(SPILLED) :])
+        offset, _ = spilled
         topic = self._context.names.acks_topic
         async for records in read_log(self._context, topic, 0, offset, offset + 1):
             return Progress.decode(records[0].value.decode())

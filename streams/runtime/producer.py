@@ -31,7 +31,7 @@ END_OF_METADATA = "\0"
 STOP_S = 5.0
 
 SPILLED = "@"
-"""Begins metadata that is the offset of a record with the metadata."""
+"""Begins metadata that names a record with the metadata: its offset, a space, a short form."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -95,10 +95,13 @@ class PartitionProducer:
         self,
         outgoing: Iterable[Outgoing],
         offset: tuple[TopicPartition, int, str] | None,
+        *,
+        short: str = "",
     ) -> None:
         """One transaction: all of `outgoing`, and (partition, offset, metadata) of the group.
 
-        Raises aiokafka's errors; after any of them the producer is of no use any more.
+        Of metadata that is too long, `short` stays with the offset, for those who look at it
+        from afar. Raises aiokafka's errors; after any of them the producer is of no use any more.
         """
         producer = self._producer
         await producer.begin_transaction()
@@ -108,7 +111,8 @@ class PartitionProducer:
         if offset is not None:
             tp, position, metadata = offset
             if len(metadata.encode()) > METADATA_BYTES and self._spill_topic is not None:
-                metadata = await self._spill(self._spill_topic, tp, metadata)
+                where = await self._spill(self._spill_topic, tp, metadata)
+                metadata = f"{SPILLED}{where} {short}"
             await producer.send_offsets_to_transaction(
                 {tp: OffsetAndMetadata(position, metadata + END_OF_METADATA)}, self._group
             )
@@ -117,13 +121,13 @@ class PartitionProducer:
         self._on_sent()
         await producer.commit_transaction()
 
-    async def _spill(self, topic: str, tp: TopicPartition, metadata: str) -> str:
-        """Put metadata into a record of the same transaction; returns what names it."""
+    async def _spill(self, topic: str, tp: TopicPartition, metadata: str) -> int:
+        """Put metadata into a record of the same transaction; returns its offset."""
         key = f"{tp.topic}/{tp.partition}".encode()
         record = await self._producer.send_and_wait(
             topic, value=metadata.encode(), key=key, partition=0
         )
-        return SPILLED + str(record.offset)
+        return int(record.offset)
 
     async def _send(self, records: Outgoing, sent: list[Awaitable[object]]) -> None:
         async def send(batch: Any) -> None:
@@ -143,3 +147,11 @@ class PartitionProducer:
                 batch.append(key=key, value=value, timestamp=None, headers=headers)
         if batch.record_count():
             await send(batch)
+
+
+def read_spilled(metadata: str) -> tuple[int, str] | None:
+    """Offset of the record that holds metadata, and what stayed with the commit; or None."""
+    if not metadata.startswith(SPILLED):
+        return None
+    offset, _, short = metadata[len(SPILLED) :].partition(" ")
+    return int(offset), short
