@@ -165,6 +165,11 @@ class PartitionOwner:
         return self._stopping or self._over
 
     @property
+    def recovered(self) -> bool:
+        """Whether its state is at its position."""
+        return self._pipeline is not None
+
+    @property
     def caught_up(self) -> bool:
         """Whether nothing is in hand or waiting."""
         return self._pipeline is not None and self._waiting.empty() and not self._turn.locked()

@@ -306,7 +306,8 @@ class Ownership:
         """Partitions can't be read where they stand; a claim finds out whether they can be."""
         for tp in tps:
             owner = self._owners.get(tp)
-            if owner is not None:
+            # While it recovers it looks at the log itself, and can say more.
+            if owner is not None and owner.recovered:
                 self.failed(owner, error)
 
     # -- who is here ----------------------------------------------------------------------------
