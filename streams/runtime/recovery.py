@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ from streams.runtime.log import read_log
 from streams.runtime.verdicts import unknown_back_then
 from streams.state.bundle import Bundle
 from streams.state.rows import RowLayout
+from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +111,7 @@ class Recovery:
         ]
         pipeline = Pipeline(
             paths,
-            watermark=watermark_of(oldest.store.meta, self._stream.source_partitions),
+            watermark=self._known_watermark(oldest, states.values()),
             position=oldest.next_offset,
             progress=self._progress,
             pairs_per_step=self._context.limits.pairs_per_step,
@@ -121,6 +122,18 @@ class Recovery:
         return pipeline
 
     # -- steps --------------------------------------------------------------------------------
+
+    def _known_watermark(self, oldest: BundleState, states: Collection[BundleState]) -> Watermark:
+        """What all bundles know together: a new one may have to begin after the highest event.
+
+        Nothing closes before the replay has come to where the last of them is.
+        """
+        watermark = watermark_of(oldest.store.meta, self._stream.source_partitions)
+        for state in states:
+            watermark = watermark.joined(
+                watermark_of(state.store.meta, self._stream.source_partitions)
+            )
+        return watermark
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)

@@ -63,6 +63,14 @@ class Watermark:
         by_source = {**self.by_source, source_partition: max(known, watermark_ms)}
         return replace(self, by_source=by_source, silent=quiet)
 
+    def joined(self, other: Watermark) -> Watermark:
+        """The higher of both in all parts: what two readers of one log know together."""
+        highs = [ms for ms in (self.highest_ms, other.highest_ms) if ms is not None]
+        by_source = {**other.by_source, **self.by_source}
+        for partition in self.by_source.keys() & other.by_source.keys():
+            by_source[partition] = max(self.by_source[partition], other.by_source[partition])
+        return replace(self, highest_ms=max(highs, default=None), by_source=by_source)
+
     def at_arrival(
         self,
         event_time: pl.Series,
