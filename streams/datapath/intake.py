@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from streams.datapath.batch import OFFSET, ORDER_COLUMNS, Batch, DeadLetter, Marker
+from streams.datapath.records import Records, columns
 from streams.datapath.rekeyed import read_marker, read_origin
 from streams.definitions.model import Source, TimeUnit
 from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PARTITION
@@ -65,34 +66,33 @@ class Intake:
 
     def unknown_ids(self, records: Sequence[Record]) -> set[int]:
         """Schema ids to look up and add to the decoder before `batch`."""
-        return self.decoder.missing_ids([r.value for r in records if self._is_event(r)])
+        return self.decoder.missing_ids(self._events_of(_columns(records)).values)
 
-    def _is_event(self, record: Record) -> bool:
-        return not self._rekeyed or record.key is not None
+    def _events_of(self, run: Records) -> Records:
+        return run.where([key is not None for key in run.keys]) if self._rekeyed else run
 
     def batch(self, records: Sequence[Record], *, first_offset: int, partition: int) -> Batch:
         """The batch at `first_offset` of stream partition `partition`."""
-        offsets = np.fromiter((r.offset for r in records), np.int64, len(records))
+        run = _columns(records)
         markers: tuple[Marker, ...] = ()
-        events = records
         if self._rekeyed:
-            events = [r for r in records if r.key is not None]
-            markers = tuple(read_marker(r.offset, r.value) for r in records if r.key is None)
-        frame, dead = self._events(events, partition)
+            orders = run.where([key is None for key in run.keys])
+            markers = tuple(map(read_marker, orders.offsets, orders.values))
+        frame, dead = self._events(self._events_of(run), partition)
         return Batch(
             first_offset=first_offset,
-            next_offset=int(offsets[-1]) + 1 if len(offsets) else first_offset,
-            offsets=offsets.tolist(),
+            next_offset=run.offsets[-1] + 1 if run.offsets else first_offset,
+            offsets=run.offsets,
             events=frame,
             markers=markers,
             dead=dead,
         )
 
     def _events(
-        self, records: Sequence[Record], partition: int
+        self, records: Records, partition: int
     ) -> tuple[pl.DataFrame, tuple[DeadLetter, ...]]:
-        decoded = self.decoder.decode([r.value for r in records])
-        offsets = np.fromiter((r.offset for r in records), np.int64, len(records))
+        decoded = self.decoder.decode(records.values)
+        offsets = np.array(records.offsets, np.int64)
         rows = decoded.rows
         frame = (
             decoded.frame.with_columns(
@@ -112,16 +112,16 @@ class Intake:
         return frame.drop(_TIMESTAMP, _ERROR), tuple(dead)
 
     def _origin(
-        self, records: Sequence[Record], partition: int, rows: npt.NDArray[np.int64]
+        self, records: Records, partition: int, rows: npt.NDArray[np.int64]
     ) -> list[pl.Series]:
         """Columns of source partition, source offset and timestamp, of the good `rows`."""
         if self._rekeyed:
-            found = np.array([read_origin(r.headers) for r in records], np.int64).reshape(-1, 3)
+            found = np.array([read_origin(one) for one in records.headers], np.int64).reshape(-1, 3)
         else:
             found = np.empty((len(records), 3), np.int64)
             found[:, 0] = partition
-            found[:, 1] = [r.offset for r in records]
-            found[:, 2] = [r.timestamp for r in records]
+            found[:, 1] = records.offsets
+            found[:, 2] = records.timestamps
         found = found[rows]
         return [
             pl.Series(SOURCE_PARTITION, found[:, 0].astype(np.int32)),
@@ -158,6 +158,10 @@ class Intake:
             )
             letters.append(DeadLetter(offset=offset, error=error, detail=detail))
         return letters
+
+
+def _columns(records: Sequence[Record]) -> Records:
+    return records if isinstance(records, Records) else columns([records])
 
 
 def event_time_ms(source: Source, fields: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -26,12 +26,12 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 
-from streams.runtime.consumer import PlainConsumer
+from streams.runtime.consumer import ColumnConsumer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from streams.datapath.records import Record
+    from streams.datapath.records import Records
 
 FETCH_TIMEOUT_S = 0.2
 """How long a fetch may wait for data; a claim waits for a fetch under way."""
@@ -51,7 +51,7 @@ class Fetched:
 
     claim: int
     position: int
-    records: Sequence[Record]
+    records: Records
 
 
 class Claims(Protocol):
@@ -88,7 +88,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, _transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = RoundRobinPartitionAssignor
-        return PlainConsumer(
+        return ColumnConsumer(
             **kafka_config(self.app),
             client_id=conf.broker_client_id,
             group_id=conf.id,
@@ -138,7 +138,7 @@ class Consumer(driver.Consumer):
                 for tp in active_partitions or ()
                 if (claim := self._claims.claim_of(tp)) is not None and self._claims.has_room(tp)
             }
-            records: Mapping[TP, Sequence[Record]] = {}
+            records: Mapping[TP, Records] = {}
             if claims:
                 records = await self._fetch(set(claims), min(timeout, FETCH_TIMEOUT_S))
             found = {}
@@ -149,10 +149,11 @@ class Consumer(driver.Consumer):
             await self.sleep(PAUSE_S)
         return found
 
-    async def _fetch(self, tps: set[TP], timeout: float) -> Mapping[TP, Sequence[Record]]:
+    async def _fetch(self, tps: set[TP], timeout: float) -> Mapping[TP, Records]:
         """Records by partition; none where Kafka can't be asked now."""
         try:
-            found: Mapping[TP, Sequence[Record]] = await self._thread.getmany(tps, timeout)
+            # Faust's word for records is wider than what a `ColumnConsumer` gives.
+            found = cast("Mapping[TP, Records]", await self._thread.getmany(tps, timeout))
         except OffsetOutOfRangeError as error:
             self._claims.fetch_failed({TP(*tp) for tp in error.args[0]}, error)
         except KafkaError as error:
@@ -162,18 +163,17 @@ class Consumer(driver.Consumer):
             return found
         return {}
 
-    def _fetched(self, tp: TP, claim: int, batch: Sequence[Record]) -> Fetched:
+    def _fetched(self, tp: TP, claim: int, batch: Records) -> Fetched:
         position = self._positions[tp]
-        self._positions[tp] = batch[-1].offset + 1
+        self._positions[tp] = batch.offsets[-1] + 1
         return Fetched(claim=claim, position=position, records=batch)
 
     def _to_message(self, tp: TP, record: Fetched) -> ConsumerMessage:
-        last = record.records[-1]
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
+            record.records.offsets[-1],
+            record.records.timestamps[-1] / 1000.0,
             0,
             None,
             None,
