@@ -6,8 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyruhvro
 
 from streams.schema.decode import header
@@ -44,7 +42,7 @@ class _Columns:
 
     def __init__(self, schema: dict[str, Any], prefix: bytes) -> None:
         self._json = json.dumps(schema)
-        self._prefix = pa.scalar(prefix, pa.binary())
+        self._prefix = prefix
         self._arrow = pyruhvro.avro_to_arrow_schema(self._json)
         self._required = [f["name"] for f in schema["fields"] if not isinstance(f["type"], list)]
 
@@ -59,5 +57,6 @@ class _Columns:
         encoded: list[bytes] = []
         for batch in table.combine_chunks().to_batches():
             for bodies in pyruhvro.serialize_record_batch(batch, self._json, 1):
-                encoded += pc.binary_join_element_wise(self._prefix, bodies, b"").to_pylist()
+                # Joined here: an Arrow scalar of bytes brings pandas in, a second of start-up.
+                encoded += [self._prefix + body for body in bodies.to_pylist()]
         return encoded
