@@ -17,16 +17,21 @@ YEAR_MS = 365 * DAY_MS
 UNKNOWN_SCHEMA_ID = 0x7FFF_FF00
 """No registry hands out ids as high as this."""
 
-ERRORS = (
-    "tombstone",
-    "wrong_magic_byte",
-    "truncated",
-    "unknown_schema_id",
-    "undecodable",
-    "missing_entity",
-    "missing_event_time",
-    "event_time_ahead",
+KINDS = (
+    ("tombstone", "tombstone"),
+    ("wrong_magic_byte", "wrong_magic_byte"),
+    ("cut_header", "truncated"),
+    ("cut_body", "undecodable"),
+    ("unknown_schema_id", "unknown_schema_id"),
+    ("no_such_branch", "undecodable"),
+    ("missing_entity", "missing_entity"),
+    ("missing_event_time", "missing_event_time"),
+    ("event_time_ahead", "event_time_ahead"),
 )
+"""What is wrong with a record, and the error that says so."""
+
+ERRORS = tuple(error for _, error in KINDS)
+"""The error of each kind of bad record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +62,19 @@ def planted_bad(
     Each bad record is made from the flight it precedes. None could move the watermark of
     the flights in its partition: if it has a sound event time, that is a day in the past.
     """
-    number = copies * len(ERRORS)
+    number = copies * len(KINDS)
     bad = []
     for i in range(number):
         before = (i + 1) * len(flights) // (number + 1)
         flight = flights[before]
-        error = ERRORS[i % len(ERRORS)]
+        kind, error = KINDS[i % len(KINDS)]
         bad.append(
             BadRecord(
                 before=before,
                 partition=i % partitions,
                 timestamp_ms=flight.timestamp_ms,
-                key=None if error == "missing_entity" else str(flight.event["origin"]).encode(),
-                value=_spoilt(flight, error, encode),
+                key=None if kind == "missing_entity" else str(flight.event["origin"]).encode(),
+                value=_spoilt(flight, kind, encode),
                 error=error,
             )
         )
@@ -77,20 +82,22 @@ def planted_bad(
 
 
 def _spoilt(
-    flight: Flight, error: str, encode: Callable[[Mapping[str, object]], bytes]
+    flight: Flight, kind: str, encode: Callable[[Mapping[str, object]], bytes]
 ) -> bytes | None:
     whole = encode(flight.event)
     scheduled_at = flight.timestamp_ms
-    match error:
+    match kind:
         case "tombstone":
             return None
         case "wrong_magic_byte":
             return b"\x07" + whole[1:]
-        case "truncated":
+        case "cut_header":
+            return whole[:3]
+        case "cut_body":
             return whole[: len(whole) // 2]
         case "unknown_schema_id":
             return whole[:1] + struct.pack(">I", UNKNOWN_SCHEMA_ID) + whole[5:]
-        case "undecodable":
+        case "no_such_branch":
             # The first field is a union of two branches; 0x12 is the tenth.
             return whole[:5] + b"\x12" + whole[6:]
         case "missing_entity":
@@ -100,5 +107,5 @@ def _spoilt(
             return encode({**flight.event, "departed_at": None})
         case "event_time_ahead":
             return encode({**flight.event, "departed_at": scheduled_at + YEAR_MS})
-    message = f"no such error: {error}"
+    message = f"no such kind: {kind}"
     raise ValueError(message)
