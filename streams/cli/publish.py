@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,9 +11,10 @@ from rich.table import Table
 
 from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, print_json, say
 from streams.config import load_settings
-from streams.definitions.publish import PublishOutcome
-from streams.definitions.publish import publish as publish_files
 from streams.schema.registry import Registry
+
+if TYPE_CHECKING:
+    from streams.definitions.publish import PublishOutcome
 
 Files = Annotated[
     list[Path],
@@ -45,6 +46,8 @@ def publish(
     Publishing the same content twice changes nothing; other content under a published version
     is refused. The first version of a set serves.
     """
+    from streams.definitions.publish import publish as publish_files  # seconds, for polars
+
     settings = load_settings(
         config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
     )

@@ -15,7 +15,6 @@ from streams.errors import InvalidInputError, RefusedError
 from streams.schema.compat import LEVELS
 from streams.schema.files import DEFAULT_LEVEL, compatibility_level, read_schema
 from streams.schema.registry import Registry
-from streams.schema.types import unsupported_fields
 
 Subject = Annotated[
     str,
@@ -122,6 +121,8 @@ def register_schema(
         # After the schema: a registry may refuse a level for a subject without any.
         if has != level:
             registry.set_compatibility(subject, level)
+    from streams.schema.types import unsupported_fields  # seconds, for polars
+
     unusable = unsupported_fields(schema) if schema.get("type") == "record" else {}
     for name, reason in unusable.items():
         say(f"{file}: note: field {name!r} can't be used in definitions: {reason}")

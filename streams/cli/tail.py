@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from rich.console import Console
-from rich.table import Table
 
 from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, say
+from streams.cli.vectors import Vector, as_json, shown
 from streams.config import Settings, load_settings
-from streams.errors import InvalidInputError, RewindowError
-from streams.kafka import Admin, confluent_config, explain
-from streams.names import AS_OF, KIND_FIELD, VERSION_FIELD
+from streams.errors import InvalidInputError
+from streams.kafka import Admin, confluent_config, explain, unreachable
 from streams.schema.registry import Registry
-from streams.schema.values import ValueReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from streams.schema.values import ValueReader
 
 POLL_S = 0.5
-ROWS_PER_TABLE = 20
+PATIENCE_POLLS = 30
+ROWS = 20
 
-FeatureSetName = Annotated[str, typer.Argument(metavar="SET", show_default=False)]
+FeatureSetName = Annotated[
+    str, typer.Argument(metavar="SET", help="Name of the feature set.", show_default=False)
+]
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many vectors.")
+    int | None,
+    typer.Option(
+        "--limit",
+        "-n",
+        min=1,
+        help=f"How many vectors. Default: the newest {ROWS}.",
+        show_default=False,
+    ),
 ]
 FromStart = Annotated[
-    bool, typer.Option("--from-beginning", help="Start with the oldest vector, not the newest.")
+    bool, typer.Option("--from-beginning", help="All vectors from the oldest one on.")
 ]
 
 
@@ -52,10 +61,13 @@ def tail(
     app: App = None,
     config: Config = None,
 ) -> None:
-    """Print a feature topic as a table, the newest vectors of each partition first.
+    """Print the newest vectors of a feature set, in the order in which they were written.
 
-    Only committed vectors are shown. With --json one object a line.
+    Only committed vectors are shown. A table where it fits the terminal, else a few lines for
+    each vector; with --json one object a line. With --follow, --limit counts all vectors.
     """
+    from streams.schema.values import ValueReader  # takes a second, for polars
+
     settings = load_settings(
         config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
     )
@@ -64,130 +76,130 @@ def tail(
     if partitions is None:
         raise InvalidInputError(
             f"there is no topic {topic}: publish the feature set {feature_set} first, or check "
-            "its name with --app and [topics].prefix"
+            "its name, --app and [topics].prefix"
         )
     with Registry.from_settings(settings.registry_options()) as registry:
-        rows = _vectors(
-            settings,
-            topic,
-            partitions,
-            registry,
-            follow=follow,
-            newest=None if from_beginning else limit or ROWS_PER_TABLE,
-        )
-        _print(rows, limit, as_json=json)
+        log = _Log(settings, topic, partitions, ValueReader(registry))
+        try:
+            pages = log.all() if from_beginning else log.newest(limit or ROWS)
+            left = _print(pages, limit, json=json)
+            if follow and left != 0:
+                _print(log.coming(), left, json=json)
+        except KeyboardInterrupt:
+            return
+        finally:
+            log.close()
 
 
-def _vectors(
-    settings: Settings,
-    topic: str,
-    partitions: int,
-    registry: Registry,
-    *,
-    follow: bool,
-    newest: int | None,
-) -> Iterator[Mapping[str, Any]]:
-    """Vectors up to today's ends, or for ever; `newest` a partition back from its end."""
-    consumer = Consumer(
-        confluent_config(
-            settings,
-            **{
-                "group.id": f"{settings.app}.tail",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-            },
-        )
-    )
-    reader = ValueReader(registry)
-    try:
-        assigned, waiting = _assign(consumer, topic, partitions, newest)
-        consumer.assign(assigned)
-        while follow or waiting:
-            message = consumer.poll(POLL_S)
-            if message is None:
-                continue
-            if message.error():
-                # The end of a partition comes as an error; others mend themselves or time out.
-                waiting.discard(message.partition())
-                continue
-            if (value := message.value()) is not None:
-                yield reader.read(value)
-    except KafkaException as error:
-        raise explain(settings, error, f"reading {topic}") from None
-    finally:
-        consumer.close()
+class _Log:
+    """The vectors of a feature topic, committed ones only, in pages."""
 
-
-def _assign(
-    consumer: Consumer, topic: str, partitions: int, newest: int | None
-) -> tuple[list[TopicPartition], set[int]]:
-    assigned = []
-    for partition in range(partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        # Transaction markers take offsets too: go back further than asked for.
-        start = low if newest is None else max(low, high - 2 * newest - 2)
-        assigned.append(TopicPartition(topic, partition, start))
-    return assigned, set(range(partitions))
-
-
-def _print(rows: Iterator[Mapping[str, Any]], limit: int | None, *, as_json: bool) -> None:
-    console = Console()
-    shown = 0
-    page: list[Mapping[str, Any]] = []
-    for row in rows:
-        shown += 1
-        if as_json:
-            typer.echo(_json(row))
-        else:
-            page.append(row)
-            if len(page) == ROWS_PER_TABLE:
-                console.print(_table(page))
-                page = []
-        if limit is not None and shown >= limit:
-            break
-    if page:
-        console.print(_table(page))
-    if not shown:
-        say("no vectors yet")
-
-
-def _table(rows: list[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    columns = list(rows[-1])
-    for column in columns:
-        if column != VERSION_FIELD:
-            table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(c)) for c in columns if c != VERSION_FIELD))
-    return table
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return "-"
-        case datetime():
-            return value.astimezone(UTC).strftime("%F %T")
-        case float():
-            return f"{value:.6g}"
-        case list():
-            return ", ".join(
-                f"{one['value']}:{one['count']}" if isinstance(one, dict) else str(one)
-                for one in value
+    def __init__(
+        self, settings: Settings, topic: str, partitions: int, reader: ValueReader
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._partitions = range(partitions)
+        self._reader = reader
+        self._consumer = Consumer(
+            confluent_config(
+                settings,
+                **{
+                    "group.id": f"{settings.app}.tail",
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "enable.partition.eof": True,
+                },
             )
-        case _:
-            return str(value)
+        )
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def newest(self, number: int) -> Iterator[list[Vector]]:
+        """One page: the `number` vectors that were written last."""
+        # Transaction markers take offsets too: go back further than asked for.
+        self._assign(back=2 * number + 2)
+        found = sorted(self._to_the_ends(), key=lambda one: one[0])
+        yield [vector for _, vector in found[-number:]]
+
+    def all(self) -> Iterator[list[Vector]]:
+        """All vectors up to the ends of now."""
+        self._assign(back=None)
+        page = []
+        for _, vector in self._to_the_ends():
+            page.append(vector)
+            if len(page) == ROWS:
+                yield page
+                page = []
+        yield page
+
+    def coming(self) -> Iterator[list[Vector]]:
+        """What comes from here on, for ever, as it comes."""
+        page: list[Vector] = []
+        while True:
+            found = self._poll(0.0 if page else POLL_S)
+            if isinstance(found, tuple):
+                page.append(found[1])
+            if page and (found is None or len(page) == ROWS):
+                yield page
+                page = []
+
+    def _assign(self, *, back: int | None) -> None:
+        assigned = []
+        try:
+            for number in self._partitions:
+                partition = TopicPartition(self._topic, number)
+                low, high = self._consumer.get_watermark_offsets(partition, timeout=10)
+                start = low if back is None else max(low, high - back)
+                assigned.append(TopicPartition(self._topic, number, start))
+        except KafkaException as error:
+            raise explain(self._settings, error, f"reading {self._topic}") from None
+        self._consumer.assign(assigned)
+
+    def _to_the_ends(self) -> Iterator[tuple[int, Vector]]:
+        """When each vector was written, and the vector, up to the ends of all partitions."""
+        unread = set(self._partitions)
+        patience = PATIENCE_POLLS
+        while unread:
+            found = self._poll(POLL_S)
+            if isinstance(found, int):
+                unread.discard(found)
+            elif found is not None:
+                yield found
+            patience = PATIENCE_POLLS if found is not None else patience - 1
+            if not patience:
+                raise unreachable(self._settings, f"topic {self._topic} can't be read to its end")
+
+    def _poll(self, seconds: float) -> tuple[int, Vector] | int | None:
+        """The next vector, or the number of a partition that is read to its end, or nothing."""
+        message = self._consumer.poll(seconds)
+        if message is None:
+            return None
+        if (error := message.error()) is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                return message.partition()
+            if error.fatal() or (not error.retriable() and error.code() > 0):
+                raise explain(self._settings, KafkaException(error), f"reading {self._topic}")
+            return None  # the client goes on trying by itself
+        value = message.value()
+        return None if value is None else (message.timestamp()[1], self._reader.read(value))
 
 
-def _json(row: Mapping[str, Any]) -> str:
-    import json
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        return str(value)
-
-    if AS_OF not in row or KIND_FIELD not in row:
-        raise RewindowError("the topic holds records that are no vectors of rewindow")
-    return json.dumps(row, default=plain, ensure_ascii=False)
+def _print(pages: Iterator[list[Vector]], limit: int | None, *, json: bool) -> int | None:
+    """Print up to `limit` vectors; returns how many of them are left to print."""
+    console = Console(highlight=False)
+    printed = 0
+    for page in pages:
+        now = page if limit is None else page[: limit - printed]
+        printed += len(now)
+        if json:
+            for vector in now:
+                typer.echo(as_json(vector))
+        elif now:
+            console.print(shown(now, console.width))
+        if printed == limit:
+            break
+    if not printed:
+        say("no vectors yet")
+    return None if limit is None else limit - printed

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from streams.runtime.streams import Stream
 
 REFRESH_S = 1.0
+LINES_AROUND = 8
+"""Lines of the terminal that are not for partitions: what was said before, totals, titles."""
 
 Instance = Annotated[
     str | None,
@@ -55,28 +57,31 @@ def worker(
 ) -> None:
     """Compute the features of all serving versions, until Ctrl-C.
 
-    One process; start more for more: partitions are shared between them. Shows throughput,
-    lag, watermark delay, open windows, late and dead records; with --json one object a second.
-    Ctrl-C stops cleanly: it finishes the batch, commits, flushes and leaves the group.
+    One process; start more for more: partitions are shared between them. It runs what is
+    published when it starts, and shows throughput, lag, watermark delay, open windows, late
+    and dead records; with --json one object a second. Ctrl-C stops cleanly: it finishes the
+    batch, commits, flushes and leaves the group.
     """
+    check_instance(instance)
     settings = load_settings(
         config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
     )
-    _log_to_stderr(verbose=verbose)
+    # One for all that goes to stderr, or log lines would run into the live table.
+    console = Console(stderr=True)
+    _log_to(console, verbose=verbose)
     from streams.runtime.worker import Worker
 
-    asyncio.run(_run(Worker(settings, instance=instance), settings.app, as_json=json))
+    asyncio.run(_run(Worker(settings, instance=instance), settings.app, console, as_json=json))
     say("stopped")
 
 
-async def _run(running: Any, app: str, *, as_json: bool) -> None:
-
+async def _run(running: Any, app: str, console: Console, *, as_json: bool) -> None:
     def ready(streams: list[Stream]) -> None:
         sets = [view for stream in streams for view in stream.outputs.values()]
         names = ", ".join(f"{one.topic} ({one.version})" for one in sets)
         say(f"app {app} runs {names}")
 
-    show = asyncio.create_task(_show(running.stats, as_json=as_json))
+    show = asyncio.create_task(_show(running.stats, console, as_json=as_json))
     try:
         await running.run(on_ready=ready)
     finally:
@@ -84,10 +89,9 @@ async def _run(running: Any, app: str, *, as_json: bool) -> None:
         await asyncio.gather(show, return_exceptions=True)
 
 
-async def _show(stats: Stats, *, as_json: bool) -> None:
+async def _show(stats: Stats, console: Console, *, as_json: bool) -> None:
     clock = SystemClock()
     events, at_s = 0, clock.monotonic_s()
-    console = Console(stderr=True)
     if as_json:
         while True:
             await asyncio.sleep(REFRESH_S)
@@ -102,7 +106,7 @@ async def _show(stats: Stats, *, as_json: bool) -> None:
             await asyncio.sleep(REFRESH_S)
             now_s = clock.monotonic_s()
             rate, events, at_s = (stats.events - events) / (now_s - at_s), stats.events, now_s
-            live.update(_screen(stats, rate, clock.now_ms()), refresh=True)
+            live.update(_screen(stats, rate, clock.now_ms(), console.height), refresh=True)
 
 
 def _as_json(stats: Stats, rate: float) -> str:
@@ -138,26 +142,57 @@ def _as_json(stats: Stats, rate: float) -> str:
     )
 
 
-def _screen(stats: Stats, rate: float, now_ms: int) -> Group:
-    totals = Text(
-        f"{rate:,.0f} events/s   {stats.events:,} events   {stats.vectors:,} vectors   "
-        f"{stats.late:,} late   {stats.dead:,} dead letters   "
-        f"{stats.transactions:,} transactions",
+def _screen(stats: Stats, rate: float, now_ms: int, height: int) -> Group:
+    """What the terminal shows: totals, then a line per partition as far as lines go."""
+    totals = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=True)
+    for title, number in (
+        ("events/s", rate),
+        ("events", stats.events),
+        ("vectors", stats.vectors),
+        ("late", stats.late),
+        ("dead letters", stats.dead),
+        ("transactions", stats.transactions),
+    ):
+        totals.add_column(title, justify="right", footer=f"{number:,.0f}")
+    totals.add_row(
+        *(str(column.footer) for column in totals.columns),
         style="bold",
     )
-    table = Table(box=None, pad_edge=False)
+    partitions = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("stream", "partition", "state", "lag", "watermark", "delay", "open windows"):
-        table.add_column(title, justify="left" if title in ("stream", "state") else "right")
-    for _, one in sorted(stats.partitions.items()):
-        table.add_row(*_row(one, now_ms))
-    return Group(totals, table)
+        left = title in ("stream", "state")
+        partitions.add_column(
+            title,
+            justify="left" if left else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            # The stream's name is what gives way where a terminal is narrow.
+            min_width=None if title == "stream" else len(title),
+        )
+    rows = [one for _, one in sorted(stats.partitions.items())]
+    room = max(1, height - LINES_AROUND)
+    shown = rows if len(rows) <= room else _most_behind(rows, room)
+    for one in shown:
+        partitions.add_row(*_row(one, now_ms))
+    parts: list[Table | Text] = [totals, Text(), partitions]
+    if len(shown) < len(rows):
+        parts.append(Text(f"… and {len(rows) - len(shown)} partitions with less lag"))
+    if not rows:
+        parts = [totals, Text(), Text("no partitions yet: joining the group")]
+    return Group(*parts)
+
+
+def _most_behind(rows: list[PartitionStats], number: int) -> list[PartitionStats]:
+    """The partitions with the most lag, in their usual order."""
+    chosen = sorted(rows, key=lambda one: one.lag, reverse=True)[:number]
+    return [one for one in rows if one in chosen]
 
 
 def _row(one: PartitionStats, now_ms: int) -> list[str]:
-    watermark, delay = "", ""
+    watermark, delay = "-", "-"
     if one.watermark_ms is not None:
         watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).strftime("%F %T")
-        delay = f"{max(0, now_ms - one.watermark_ms) // 1000:,} s"
+        delay = _age(max(0, now_ms - one.watermark_ms))
     return [
         one.stream,
         str(one.partition),
@@ -169,8 +204,19 @@ def _row(one: PartitionStats, now_ms: int) -> list[str]:
     ]
 
 
-def _log_to_stderr(*, verbose: bool) -> None:
-    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+def _age(value_ms: int) -> str:
+    """A length of time in the two largest units that say something."""
+    seconds = value_ms // 1000
+    minutes, hours, days = seconds // 60, seconds // 3_600, seconds // 86_400
+    if days:
+        return f"{days:,} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} m"
+    return f"{minutes} m {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def _log_to(console: Console, *, verbose: bool) -> None:
+    handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         handlers=[handler],
@@ -178,9 +224,8 @@ def _log_to_stderr(*, verbose: bool) -> None:
         force=True,
     )
     if not verbose:
-        # A client says much while brokers come and go; what matters comes as an error of ours.
-        for noisy in ("aiokafka", "faust", "mode"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        # Clients say much while brokers come and go; what matters comes as an error of ours.
+        handler.addFilter(logging.Filter("streams"))
 
 
 def check_instance(name: str | None) -> None:

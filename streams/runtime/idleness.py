@@ -125,7 +125,8 @@ class IdleWatcher(Service):
             ends = await self._context.run(lambda: offsets.ends(at))
             committed = await self._context.run(lambda: offsets.committed(self._group, at))
         except (RewindowError, TimeoutError) as error:
-            log.warning("%s can't be watched for idleness: %s", self._source.topic, error)
+            # An open transaction is enough for that; it is looked at again soon.
+            log.info("%s can't be watched for idleness: %s", self._source.topic, error)
         owned = {owner.partition: owner for owner in self._owners()}
         sights = {}
         for topic, partition in at:
