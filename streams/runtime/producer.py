@@ -131,9 +131,10 @@ class PartitionProducer:
 
     async def _send(self, records: Outgoing, sent: list[Awaitable[object]]) -> None:
         async def send(batch: Any) -> None:
-            sent.append(
-                await producer.send_batch(batch, records.topic, partition=records.partition)
-            )
+            delivery = await producer.send_batch(batch, records.topic, partition=records.partition)
+            # When another call fails first, nobody asks this one any more.
+            delivery.add_done_callback(lambda one: one.cancelled() or one.exception())
+            sent.append(delivery)
 
         producer = self._producer
         shared = list(records.headers or ())

@@ -29,7 +29,7 @@ from faust.types import TP, AppT, ConsumerMessage
 from streams.runtime.consumer import ColumnConsumer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from streams.datapath.records import Records
 
@@ -121,6 +121,7 @@ class Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         self._fetching = asyncio.Lock()
+        self._drainer: asyncio.Task[Any] | None = None
         self._positions: dict[TP, int] = {}
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -191,12 +192,21 @@ class Consumer(driver.Consumer):
     async def _commit(self, _offsets: Mapping[TP, int]) -> bool:
         return True
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """See Faust; remembers who drains the messages."""
+        self._drainer = asyncio.current_task()
+        async for found in super().getmany(timeout):
+            yield found
+
     async def perform_seek(self) -> None:
         """Claim all assigned partitions and go to where they go on.
 
-        Called on every assignment, before the flow resumes.
+        Called on every assignment, before the flow resumes. Faust also calls it when it drops
+        what was fetched because partitions are being revoked: claiming then would fence
+        whoever gets them, and the assignment that follows claims anyway.
         """
-        await self.claim(self.assignment())
+        if asyncio.current_task() is not self._drainer:
+            await self.claim(self.assignment())
 
     async def claim(self, tps: set[TP]) -> None:
         """Claim partitions anew, with no fetch under way."""

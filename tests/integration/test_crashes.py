@@ -123,7 +123,6 @@ class Trickle(threading.Thread):
 LIVES = (
     "in_batch:5",
     "in_transaction:6",
-    "after_commit:4",
     "before_flush:3",
     "in_recovery:2",
     "in_flush:3",
@@ -149,7 +148,7 @@ def test_killed_at_every_named_point_one_after_the_other(rig: Rig) -> None:
     rig.judge()
 
 
-@pytest.mark.parametrize("point", ["in_batch:5", "in_transaction:6", "after_commit:4"])
+@pytest.mark.parametrize("point", ["in_batch:5", "after_commit:4"])
 def test_an_error_with_further_batches_queued_leads_to_a_new_claim(rig: Rig, point: str) -> None:
     schema_id = rig.check.prepare(partitions=2)
     events = Load(seed=2, events=8_000, entities=300, partitions=2, schema_id=schema_id)
@@ -188,7 +187,7 @@ def test_a_frozen_worker_that_wakes_up_after_another_took_over_does_no_harm(rig:
 
 def test_a_second_worker_joins_under_load_and_leaves_again(rig: Rig) -> None:
     schema_id = rig.check.prepare()
-    events = Load(seed=4, events=30_000, entities=500, schema_id=schema_id)
+    events = Load(seed=4, events=12_000, entities=500, schema_id=schema_id)
     trickle = Trickle(rig, events.records())
     trickle.start()
     with rig.worker(rig.spec(flush_every_s=0.5)) as first:
@@ -212,7 +211,7 @@ def test_a_broker_that_is_stopped_and_killed_under_load(
 ) -> None:
     rig = frail_rig
     schema_id = rig.check.prepare(partitions=2)
-    events = Load(seed=5, events=20_000, entities=300, partitions=2, schema_id=schema_id)
+    events = Load(seed=5, events=8_000, entities=300, partitions=2, schema_id=schema_id)
     trickle = Trickle(rig, events.records(), burst=100)
     trickle.start()
     with rig.worker(rig.spec(records_per_fetch=500)) as worker:
@@ -353,7 +352,7 @@ def test_a_topic_made_again_is_refused(rig: Rig) -> None:
     rig.kafka.create_topic(topic, partitions=1)
     with rig.worker() as worker:
         assert worker.wait() == REFUSED, worker.messages
-        assert "deleted and made again" in _words(worker)
+        assert "deleted (maybe with the topic)" in _words(worker)
 
 
 def test_an_empty_topic_is_waited_on(rig: Rig) -> None:
