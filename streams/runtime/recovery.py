@@ -189,7 +189,8 @@ class Recovery:
                     f"{self._path(state.bundle)} has applied offset {state.next_offset}, but "
                     f"group {self._context.names.worker_group} {at}: its "
                     "committed offsets were deleted (maybe with the topic), have expired or "
-                    "were set back. Bring them back with kafka-consumer-groups.sh --reset-offsets, or, to start over "
+                    "were set back. Bring them back with kafka-consumer-groups.sh --reset-offsets, "
+                    "or, to start over "
                     "from where the group is, delete the state directory and run again"
                 )
 

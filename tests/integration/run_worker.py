@@ -1,40 +1,19 @@
-"""Runs a worker as `rewindow worker --json` does, with other limits than a user can set."""
+"""The command line, with other limits than a user can set:
+
+python -m tests.integration.run_worker '{"flush_every_s": 0}' worker --json …
+"""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
 import sys
+from functools import partial
 
-from streams.cli.worker import _log_to_stderr, _run
-from streams.config import load_settings
-from streams.errors import RewindowError
+from streams.cli.main import main
+from streams.runtime import worker
 from streams.runtime.context import Limits
-from streams.runtime.worker import Worker
-
-
-def main() -> int:
-    """Parse, run, and give the exit code of what went wrong."""
-    parser = argparse.ArgumentParser()
-    for option in ("limits", "app", "instance", "bootstrap-servers", "registry-url"):
-        parser.add_argument(f"--{option}", required=True)
-    given = parser.parse_args()
-    settings = load_settings(
-        app=given.app,
-        bootstrap_servers=given.bootstrap_servers,
-        registry_url=given.registry_url,
-    )
-    limits = Limits(**json.loads(given.limits))
-    _log_to_stderr(verbose=False)
-    try:
-        worker = Worker(settings, instance=given.instance, limits=limits)
-        asyncio.run(_run(worker, settings.app, as_json=True))
-    except RewindowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # What a worker takes where it is given no limits.
+    worker.Limits = partial(Limits, **json.loads(sys.argv[1]))  # type: ignore[assignment,misc]
+    main(sys.argv[2:])

@@ -42,11 +42,12 @@ class WorkerSpec:
     def command(self) -> list[str]:
         if self.limits:
             given = json.dumps(dict(self.limits))
-            start = [sys.executable, "-m", "tests.integration.run_worker", "--limits", given]
+            start = [sys.executable, "-m", "tests.integration.run_worker", given]
         else:
-            start = [str(Path(sys.executable).parent / "rewindow"), "worker", "--json"]
+            start = [str(Path(sys.executable).parent / "rewindow")]
         return [
             *start,
+            *("worker", "--json"),
             *("--app", self.app),
             *("--instance", self.instance),
             *("--bootstrap-servers", self.addresses.bootstrap_servers),
