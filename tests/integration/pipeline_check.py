@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import fastavro
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from streams.config import Settings, load_settings
 from streams.definitions.publish import publish
@@ -160,12 +160,15 @@ class PipelineCheck:
     # -- positions ----------------------------------------------------------------------------
 
     def committed(self) -> dict[int, int]:
-        """Committed offset of each partition that has one, as stable as a claim sees it."""
+        """Committed offset of each partition that has one; none where the broker can't tell."""
         group = self.settings.names.worker_group
         wanted = [TopicPartition(self.topic, p) for p in range(self._partitions)]
         request = ConsumerGroupTopicPartitions(group, wanted)
         future = self.kafka.admin.list_consumer_group_offsets([request])[group]
-        found = future.result(TIMEOUT_S).topic_partitions
+        try:
+            found = future.result(TIMEOUT_S).topic_partitions
+        except KafkaException:
+            return {}
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
     def has_reached(self, ends: Mapping[int, int]) -> bool:
