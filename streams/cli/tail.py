@@ -36,7 +36,7 @@ Limit = Annotated[
         "--limit",
         "-n",
         min=1,
-        help=f"How many vectors. Default: the newest {ROWS}.",
+        help=f"How many vectors to begin with. Default: the newest {ROWS}.",
         show_default=False,
     ),
 ]
@@ -64,7 +64,7 @@ def tail(
     """Print the newest vectors of a feature set, in the order in which they were written.
 
     Only committed vectors are shown. A table where it fits the terminal, else a few lines for
-    each vector; with --json one object a line. With --follow, --limit counts all vectors.
+    each vector; with --json one object a line.
     """
     from streams.schema.values import ValueReader  # takes a second, for polars
 
@@ -82,9 +82,9 @@ def tail(
         log = _Log(settings, topic, partitions, ValueReader(registry))
         try:
             pages = log.all() if from_beginning else log.newest(limit or ROWS)
-            left = _print(pages, limit, json=json)
-            if follow and left != 0:
-                _print(log.coming(), left, json=json)
+            _print(pages, limit, json=json)
+            if follow:
+                _print(log.coming(), None, json=json)
         except KeyboardInterrupt:
             return
         finally:
@@ -186,8 +186,8 @@ class _Log:
         return None if value is None else (message.timestamp()[1], self._reader.read(value))
 
 
-def _print(pages: Iterator[list[Vector]], limit: int | None, *, json: bool) -> int | None:
-    """Print up to `limit` vectors; returns how many of them are left to print."""
+def _print(pages: Iterator[list[Vector]], limit: int | None, *, json: bool) -> None:
+    """Print up to `limit` vectors."""
     console = Console(highlight=False)
     printed = 0
     for page in pages:
@@ -202,4 +202,3 @@ def _print(pages: Iterator[list[Vector]], limit: int | None, *, json: bool) -> i
             break
     if not printed:
         say("no vectors yet")
-    return None if limit is None else limit - printed

@@ -166,8 +166,8 @@ def _latest_schemas(
         if latest is None:
             missing.append(
                 f"{place}: schema: the registry at {registry.url} has no subject {subject!r}: "
-                f"register the Avro schema of the events under it (POST /subjects/{subject}"
-                "/versions, or let a producer do it), or mend the name"
+                "register the Avro schema of the events under it "
+                f"(`rewindow schemas register {subject} FILE`), or mend the name"
             )
         else:
             found[subject] = LatestSchema(schema=latest.schema, schema_id=latest.schema_id)
@@ -259,7 +259,10 @@ def _look_at_sources(
         source = change.published.source
         found = notes.setdefault(source.name, [])
         if source.topic not in partitions:
-            found.append(f"topic {source.topic} does not exist yet: workers wait for it")
+            found.append(
+                f"topic {source.topic} does not exist: create it, or let its producer do so, "
+                "before a worker starts"
+            )
             continue
         reading = [one.feature_set for one in decision.sets if one.source.name == source.name]
         needed_ms = max(

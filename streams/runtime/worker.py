@@ -120,6 +120,8 @@ class Worker:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data")
         registry = Registry.from_settings(self._settings.registry_options())
         try:
+            # Later it is waited for; a wrong address is better told at once.
+            await asyncio.to_thread(registry.ping)
             context = self._context(instance, definitions, pool, registry)
             ownership = Ownership(context, streams, on_failure=self.fail, crash=self._crash)
             app = self._app(context, ownership, streams)
