@@ -102,12 +102,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> Findings:
             for one in loaded.feature_sets
         }
         # 2
-        with screen.phase("stack", "Kafka and schema registry started"):
+        with screen.phase("stack", "Kafka and schema registry", shows_itself=True):
             place = stack.enter_context(site(given=given, keep=arguments.keep))
-        with screen.phase("schemas", "Schemas registered"):
+        with screen.phase("schemas", "Schemas"):
             place.register_schemas()
         contents = _produce(screen, place, arguments.limit)
-        with screen.phase("publish", "Feature sets published"):
+        with screen.phase("publish", "Feature sets"):
             _publish(place)
         # 3
         task = Task(
@@ -118,7 +118,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> Findings:
         )
         worked = work(task, judges, screen)
         # 4
-        with screen.phase("judging", "Compared with the reference model"):
+        with screen.phase("judging", "Comparison with the reference model"):
             for judge in judges.values():
                 judge.finish()
             verdicts = [judge.verdict() for judge in judges.values()]
@@ -141,9 +141,7 @@ def _case(one: FeatureSet, limit: int | None) -> Case:
 
 def _produce(screen: Screen, place: Site, limit: int | None) -> Sent:
     total = limit or FLIGHTS_IN_A_YEAR
-    with screen.phase(
-        "producing", "Flights produced, bad records among them", total=total
-    ) as so_far:
+    with screen.phase("producing", "Flights, and bad records among them", total=total) as so_far:
         produced = produce_flights(
             place.client["bootstrap.servers"],
             place.addresses.registry_url,

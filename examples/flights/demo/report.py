@@ -7,14 +7,14 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -26,14 +26,8 @@ COLUMNS_SHOWN = 6
 MIB = 1024 * 1024
 
 
-class Update(Protocol):
-    """Says how far a phase is."""
-
-    def __call__(self, completed: int, text: str = "") -> None: ...
-
-
 class Screen:
-    """One line for each phase, on stderr; a bar while it lasts where somebody looks at it."""
+    """One line for each phase, on stderr; a spinner while it lasts where somebody looks at it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -41,26 +35,32 @@ class Screen:
         """How long each phase took, by its name."""
 
     @contextlib.contextmanager
-    def phase(self, name: str, title: str, *, total: int | None = None) -> Iterator[Update]:
-        """Show a phase of the demo while the block lasts."""
+    def phase(
+        self, name: str, title: str, *, total: int | None = None, shows_itself: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """Show a phase of the demo while the block lasts; it may say how far of `total` it is.
+
+        A phase that `shows_itself` draws on the terminal, which only one can do at a time.
+        """
         begun_s = time.monotonic()
-        columns = (
+        if shows_itself:
+            self.console.print(f"     {escape(title)} …", highlight=False)
+        with Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            "{task.fields[text]}",
-        )
-        # Nobody needs a bar for what takes no time, and the stack shows its own downloads.
-        quiet = total is None or not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
-            task = progress.add_task(title, total=total, text="")
+            TextColumn("  {task.description}"),
+            *(() if total is None else (BarColumn(), MofNCompleteColumn())),
+            console=self.console,
+            transient=True,
+            disable=shows_itself or not self.console.is_terminal,
+        ) as progress:
+            task = progress.add_task(escape(title), total=total)
 
-            def update(completed: int, text: str = "") -> None:
-                progress.update(task, completed=completed, text=text)
+            def so_far(completed: int) -> None:
+                progress.update(task, completed=completed)
 
-            yield update
+            yield so_far
         took_s = self.seconds[name] = round(time.monotonic() - begun_s, 1)
-        self.console.print(f"[green]done[/] {escape(title)}, {took_s} s", highlight=False)
+        self.console.print(f"[green]done[/] {escape(title)} ({took_s} s)", highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

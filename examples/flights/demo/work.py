@@ -112,7 +112,7 @@ def work(task: Task, judges: Mapping[str, Judge], screen: Screen) -> Worked:
     unfinished = None
     with Commits(task.place.client, task.groups) as commits, Worker(task.place.config) as worker:
         deadline_s = time.monotonic() + DEADLINE_S
-        with screen.phase("working", "Features computed", total=total) as so_far:
+        with screen.phase("working", "Features", total=total) as so_far:
             while _events(worker) < total or not commits.reached(task.source_ends):
                 if time.monotonic() > deadline_s:
                     unfinished = "the worker did not catch up in time"
@@ -121,7 +121,7 @@ def work(task: Task, judges: Mapping[str, Judge], screen: Screen) -> Worked:
                 time.sleep(POLL_S)
         for one in task.sets:
             judges[one.name].begin(task.where(one))
-        with screen.phase("closing", "Silent source closed"):
+        with screen.phase("closing", "Closing, as the source is silent"):
             while not task.closed(worker.latest or {"partitions": ()}):
                 if time.monotonic() > deadline_s:
                     unfinished = unfinished or "the worker did not close all in time"
