@@ -12,7 +12,7 @@ from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PAR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OFFSET = "_offset"
+OFFSET = "@offset"
 
 ORDER_COLUMNS: dict[str, pl.DataType] = {
     OFFSET: pl.Int64(),

@@ -1,6 +1,6 @@
 """Vectors of as-of times: which ones a run of rows belongs to, and their values.
 
-Rows are partials with `pane`, `entity`, accumulator columns and `closed`: null for what counts
+Rows are partials with `@pane`, `@entity`, accumulator columns and `@closed`: null for what counts
 in every window of its pane, else the highest as-of time that had closed when the events
 arrived; they count for later ones only. So any number of as-of times close in one pass, each
 over the panes as they were at the record that closed it, and the cut into batches never shows.
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from streams.definitions.plan import FeatureView, View
 
-CLOSED = "closed"
+CLOSED = "@closed"
 
-OVERFLOWED = "_overflowed"
+OVERFLOWED = "@overflowed"
 """Column of vectors: how many of its sums of integers left 64 bits and are null."""
 
 FINAL = "final"
 EMPTY = "empty"
 UPDATE = "update"
 
-_FIRST = "_first"
-_LAST = "_last"
-_ADDED = "_added"
+_FIRST = "@first"
+_LAST = "@last"
+_ADDED = "@added"
 
 _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
@@ -99,7 +99,7 @@ class Windows:
     def close(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
         """Vectors of every as-of time in `(after, through]`, by as-of time, then entity.
 
-        Columns: `entity` (text), `as_of` (Int64 ms), `rewindow_kind`, features by name.
+        Columns: `@entity` (text), `as_of` (Int64 ms), `rewindow_kind`, features by name.
         """
         finals = self.values(self._pairs(rows, after_ms, through_ms), FINAL)
         empties = self._empties(rows, finals, after_ms, through_ms)

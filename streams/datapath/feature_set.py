@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Prepared:
     """What a batch means to one set.
 
-    `partials` has pane, entity, `closed` (see closing.py) and accumulator columns; `late` and
+    `partials` has pane, entity, `@closed` (see closing.py) and accumulator columns; `late` and
     `without_entity` are offsets of events.
     """
 

@@ -30,9 +30,9 @@ EARLIEST_MS = -62_135_596_800_000
 LATEST_MS = 253_402_300_799_999
 """Event times from year 1 to year 9999: what calendars and Avro readers can show."""
 
-_BOUND = 9 * 10**15
-_TIMESTAMP = "_timestamp"
-_ERROR = "_error"
+_BOUND_S = 9 * 10**15
+_TIMESTAMP = "@timestamp"
+_ERROR = "@error"
 
 
 class BadEvent(StrEnum):
@@ -172,18 +172,15 @@ def event_time_ms(source: Source, fields: Mapping[str, pl.DataType]) -> pl.Expr:
         physical = column.to_physical().cast(pl.Int64)
         micros = isinstance(dtype, pl.Datetime) and dtype.time_unit == "us"
         return physical.floordiv(1000) if micros else physical
-    # Bounded first, so that no unit overflows; what is out of range stays out of range.
-    bounded = column.clip(-_BOUND, _BOUND)
+    number = column.cast(pl.Int64)
     match source.event_time.unit:
         case TimeUnit.S:
-            scaled = bounded * 1000
+            # Bounded first, so that nothing overflows; what is out of range stays out of range.
+            return number.clip(-_BOUND_S, _BOUND_S) * 1000
         case TimeUnit.US:
-            scaled = bounded.floordiv(1000)
+            return number.floordiv(1000)
         case _:
-            scaled = bounded
-    if fields[source.event_time.field].is_float():
-        scaled = scaled.floor()
-    return scaled.cast(pl.Int64, strict=False)
+            return number
 
 
 def empty_events(fields: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -76,7 +76,7 @@ class Partials:
         )
 
     def build(self, selected: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-        """Partials by `keys` (`pane`, `entity` and what else) out of `select`'s frame."""
+        """Partials by `keys` (`@pane`, `@entity` and what else) out of `select`'s frame."""
         if self._ordered:
             selected = selected.sort(EVENT_TIME, SOURCE_PARTITION, SOURCE_OFFSET)
         accumulators = self.bundle.accumulators

@@ -1,6 +1,6 @@
 """The byte layout of rows: frames to sorted keys and values, and back.
 
-A rows frame has `pane` (Int64, start of the pane in ms since the epoch), `entity` (String)
+A rows frame has `@pane` (Int64, start of the pane in ms since the epoch), `@entity` (String)
 and one column per accumulator; there is at most one row per (pane, entity).
 
 Key (sorts by time, then by the entity's bytes, as unsigned bytes)::
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """First byte of each value; another one means another layout."""
 
-PANE = "pane"
-ENTITY = "entity"
+PANE = "@pane"
+ENTITY = "@entity"
 
 PANE_LIMIT_MS = 0x7F << 56
 """Panes start before this, so that every row key sorts before the one byte 0xFF."""
@@ -73,7 +73,7 @@ class RowLayout:
     def __init__(self, columns: Sequence[tuple[str, pl.DataType]]) -> None:
         names = {PANE, ENTITY, *(name for name, _ in columns)}
         if len(names) != len(columns) + 2:
-            raise ValueError("column names must be unique, and neither 'pane' nor 'entity'")
+            raise ValueError("column names must be unique, and neither '@pane' nor '@entity'")
         self.schema = pl.Schema([(PANE, pl.Int64()), (ENTITY, pl.String()), *columns])
         self._columns = tuple(_column(i, name, dtype) for i, (name, dtype) in enumerate(columns))
         self._variable = tuple(c for c in self._columns if c.variable)
@@ -181,7 +181,7 @@ def pane_prefix(pane_ms: int) -> bytes:
 
 
 def encode_keys(frame: pl.DataFrame) -> list[bytes]:
-    """Keys of the `pane` and `entity` columns of a frame sorted by them.
+    """Keys of the `@pane` and `@entity` columns of a frame sorted by them.
 
     Raises ValueError for a null, a pane at or after PANE_LIMIT_MS, or a row out of order.
     """

@@ -68,11 +68,11 @@ class PaneStore(Protocol):
         ...
 
     def scan(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """Rows with `pane` in [start_ms, end_ms), ascending by pane, then entity bytes."""
+        """Rows with `@pane` in [start_ms, end_ms), ascending by pane, then entity bytes."""
         ...
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
-        """Rows that exist for `keys` (`pane`, `entity`; others ignored), each once, sorted."""
+        """Rows that exist for `keys` (`@pane`, `@entity`; others ignored), each once, sorted."""
         ...
 
     def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
@@ -83,7 +83,7 @@ class PaneStore(Protocol):
         ...
 
     def drop_below(self, pane_ms: int) -> None:
-        """Delete rows with `pane` < pane_ms. A crash may undo it; repeating it is safe."""
+        """Delete rows with `@pane` < pane_ms. A crash may undo it; repeating it is safe."""
         ...
 
     def close(self) -> None:

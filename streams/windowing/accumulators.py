@@ -22,9 +22,10 @@ from streams.windowing.functions import Function
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EVENT_TIME = "_time"
-SOURCE_PARTITION = "_partition"
-SOURCE_OFFSET = "_source_offset"
+EVENT_TIME = "@time"
+SOURCE_PARTITION = "@partition"
+SOURCE_OFFSET = "@source_offset"
+"""Columns of ours begin with a sign that no field of an event and no feature can have."""
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1

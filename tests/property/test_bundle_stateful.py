@@ -74,7 +74,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(keys=st.lists(KEYS, max_size=12))
     def lookup(self, keys: list[tuple[int, str]]) -> None:
-        frame = pl.DataFrame(keys, schema={"pane": pl.Int64, "entity": pl.String}, orient="row")
+        frame = pl.DataFrame(keys, schema={"@pane": pl.Int64, "@entity": pl.String}, orient="row")
         expected = self.expected(set(keys))
         assert self.disk.lookup(frame).rows() == expected
         assert self.memory.lookup(frame).rows() == expected

@@ -47,8 +47,8 @@ def frames(draw: st.DrawFn) -> tuple[RowLayout, pl.DataFrame]:
     keys = draw(st.lists(st.tuples(PANES, ENTITIES), unique=True, max_size=8))
     layout = RowLayout([(f"a{i}", dtype) for i, (dtype, _) in enumerate(chosen)])
     data: dict[str, list[object]] = {
-        "pane": [pane for pane, _ in keys],
-        "entity": [entity for _, entity in keys],
+        "@pane": [pane for pane, _ in keys],
+        "@entity": [entity for _, entity in keys],
     }
     for index, (_, values) in enumerate(chosen):
         cells = st.lists(st.none() | values, min_size=len(keys), max_size=len(keys))
@@ -77,12 +77,12 @@ def test_keys_ascend_by_pane_then_entity_bytes(made: tuple[RowLayout, pl.DataFra
     layout, frame = made
     keys, values = layout.encode(frame)
     expected = sorted(
-        zip(frame["pane"].to_list(), frame["entity"].to_list(), strict=True),
+        zip(frame["@pane"].to_list(), frame["@entity"].to_list(), strict=True),
         key=lambda pair: (pair[0], pair[1].encode()),
     )
     assert keys == [key(pane, entity) for pane, entity in expected]
     assert all(a < b for a, b in pairwise(keys))
-    assert layout.decode(keys, values).select("pane", "entity").rows() == expected
+    assert layout.decode(keys, values).select("@pane", "@entity").rows() == expected
 
 
 @given(PANES, ENTITIES)

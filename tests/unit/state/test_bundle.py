@@ -110,15 +110,15 @@ def test_dropped_rows_leave_the_disk(tmp_path: Path) -> None:
     noise = [os.urandom(1000) for _ in range(2000)]
     frame = pl.DataFrame(
         {
-            "pane": [0] * 2000,
-            "entity": [f"{n}" for n in range(2000)],
+            "@pane": [0] * 2000,
+            "@entity": [f"{n}" for n in range(2000)],
             "n": [0] * 2000,
             "sketch": noise,
         },
         schema=LAYOUT.schema,
     )
     bundle.flush(frame, Meta(next_offset=1))
-    bundle.flush(frame.with_columns(pane=pl.lit(60, pl.Int64)), Meta(next_offset=2))
+    bundle.flush(frame.with_columns(pl.lit(60, pl.Int64).alias("@pane")), Meta(next_offset=2))
     before = _size_bytes(tmp_path)
     bundle.drop_below(60)
     reclaiming = bundle._reclaiming
@@ -211,8 +211,8 @@ def test_a_block_that_cannot_be_read_never_shortens_a_scan(tmp_path: Path) -> No
     bundle = opened(tmp_path)
     frame = pl.DataFrame(
         {
-            "pane": [0] * 1000,
-            "entity": [f"{n:04}" for n in range(1000)],
+            "@pane": [0] * 1000,
+            "@entity": [f"{n:04}" for n in range(1000)],
             "n": list(range(1000)),
             "sketch": [os.urandom(200) for _ in range(1000)],
         },

@@ -14,8 +14,9 @@ COUNT = RowLayout([("n", pl.Int64())])
 
 
 def rows(**columns: list[object]) -> pl.DataFrame:
-    schema = {"pane": pl.Int64, "entity": pl.String, "n": pl.Int64}
-    return pl.DataFrame(columns, schema={name: schema[name] for name in columns})
+    schema = {"@pane": pl.Int64, "@entity": pl.String, "n": pl.Int64}
+    named = {f"@{name}" if f"@{name}" in schema else name: v for name, v in columns.items()}
+    return pl.DataFrame(named, schema={name: schema[name] for name in named})
 
 
 def test_a_row_is_packed_as_documented() -> None:
@@ -23,7 +24,7 @@ def test_a_row_is_packed_as_documented() -> None:
         [("s", pl.String()), ("i", pl.Int32()), ("b", pl.Binary()), ("w", pl.Int128())]
     )
     frame = pl.DataFrame(
-        {"pane": [60_000], "entity": ["EWR"], "s": ["hé"], "i": [None], "b": [b"xyz"], "w": [-2]},
+        {"@pane": [60_000], "@entity": ["EWR"], "s": ["hé"], "i": [None], "b": [b"xyz"], "w": [-2]},
         schema=layout.schema,
     )
     keys, values = layout.encode(frame)
@@ -41,7 +42,7 @@ def test_a_row_is_packed_as_documented() -> None:
 
 def test_negative_panes_sort_first() -> None:
     frame = rows(pane=[0, -1, 60_000, -60_000], entity=["a"] * 4, n=[1, 2, 3, 4])
-    assert COUNT.decode(*COUNT.encode(frame))["pane"].to_list() == [-60_000, -1, 0, 60_000]
+    assert COUNT.decode(*COUNT.encode(frame))["@pane"].to_list() == [-60_000, -1, 0, 60_000]
     assert pane_prefix(-1) < pane_prefix(0) < key(0, "") + b"\0"
 
 
@@ -50,7 +51,12 @@ def test_every_bit_of_a_nan_survives() -> None:
     doubles = np.array([0x7FF8000000000001, 0xFFF0000000000001, 0x8000000000000000], "u8")
     floats = np.array([0x7FC00001, 0xFF800001, 0x80000000], "u4")
     frame = pl.DataFrame(
-        {"pane": [0, 1, 2], "entity": ["", "", ""], "d": doubles.view("f8"), "f": floats.view("f4")}
+        {
+            "@pane": [0, 1, 2],
+            "@entity": ["", "", ""],
+            "d": doubles.view("f8"),
+            "f": floats.view("f4"),
+        }
     )
     back = layout.decode(*layout.encode(frame))
     assert back["d"].to_numpy().view("u8").tolist() == doubles.tolist()
@@ -65,7 +71,7 @@ def test_no_rows_are_no_bytes() -> None:
 def test_rows_made_of_slices_and_chunks_are_packed_alike() -> None:
     layout = RowLayout([("s", pl.String())])
     frame = pl.DataFrame(
-        {"pane": [0, 0, 0, 0], "entity": ["a", "b", "c", "d"], "s": ["1", None, "333", ""]},
+        {"@pane": [0, 0, 0, 0], "@entity": ["a", "b", "c", "d"], "s": ["1", None, "333", ""]},
         schema=layout.schema,
     )
     chunked = pl.concat([frame[2:], frame[:2]], rechunk=False)
@@ -137,6 +143,6 @@ def test_column_names_and_types_are_checked() -> None:
     with pytest.raises(ValueError, match="unique"):
         RowLayout([("a", pl.Int64()), ("a", pl.Int64())])
     with pytest.raises(ValueError, match="neither"):
-        RowLayout([("pane", pl.Int64())])
+        RowLayout([("@pane", pl.Int64())])
     with pytest.raises(ValueError, match="no byte layout"):
         RowLayout([("a", pl.List(pl.Int64()))])
