@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams.errors import UnreachableError
+from streams.errors import RewindowError, UnreachableError
 from streams.kafka import confluent_config, explain
 from streams.runtime.producer import END_OF_METADATA
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from streams.config import Settings
 
 TIMEOUT_S = 15.0
+
+_NOT_YET = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+)
 
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no stubs
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no stubs
@@ -65,7 +75,7 @@ class Offsets:
             )
             found = answer[group].result(TIMEOUT_S + 1).topic_partitions
         except KafkaException as error:
-            raise explain(self._settings, error, f"reading offsets of {group}") from None
+            raise self._explained(error, f"reading offsets of {group}") from None
         for tp in found:
             if tp.error is not None:  # never to be taken for "nothing committed"
                 raise UnreachableError(
@@ -110,4 +120,11 @@ class Offsets:
                 for tp, future in futures.items()
             }
         except KafkaException as error:
-            raise explain(self._settings, error, "reading ends of partitions") from None
+            raise self._explained(error, "reading ends of partitions") from None
+
+    def _explained(self, error: KafkaException, doing: str) -> RewindowError:
+        """Our error; what a broker says while it comes up counts as not reachable."""
+        cause = error.args[0] if error.args else None
+        if isinstance(cause, KafkaError) and cause.code() in _NOT_YET:
+            return UnreachableError(f"{doing}: {cause.str()}")
+        return explain(self._settings, error, doing)
