@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_S = 10.0
 _VISIBLE_ATTEMPTS = 100
 _VISIBLE_PAUSE_S = 0.05
+
+# What librdkafka adds to its reasons, which says nothing to users.
+_CLIENT_DETAIL = re.compile(r"^\S+/\w+: | \(after \d+ms in state [^)]*\)")
 
 _UNREACHABLE = frozenset(
     {
@@ -125,6 +129,7 @@ def _ssl_context(options: Mapping[str, str]) -> ssl.SSLContext:
 
 def unreachable(settings: Settings, reason: str = "") -> UnreachableError:
     """The error for a Kafka that can't be asked, with what to check."""
+    reason = _CLIENT_DETAIL.sub("", reason)
     detail = f" ({reason})" if reason else ""
     return UnreachableError(
         f"Kafka at {settings.bootstrap_servers} does not answer{detail}: start one with "

@@ -91,13 +91,16 @@ def status(
         print_json({"servers": [server.model_dump() for server in servers]})
     else:
         Console().print(_table(servers))
+        for server in servers:
+            if server.log:
+                say(f"log of {server.name}: {server.log}")
     if not all(server.answers for server in servers):
         down = " and ".join(server.name for server in servers if not server.answers)
-        raise UnreachableError(f"No answer from {down}: `rewindow up` starts the local ones.")
+        raise UnreachableError(f"no answer from {down}: `rewindow up` starts the local ones")
 
 
 def _table(servers: tuple[devstack.Health, ...]) -> Table:
-    table = Table("server", "version", "state", "address", "pid", "log", box=None)
+    table = Table("server", "version", "state", "address", "pid", box=None, pad_edge=False)
     for server in servers:
         state = "[green]up" if server.answers else "[yellow]silent" if server.pid else "[red]down"
         table.add_row(
@@ -106,7 +109,6 @@ def _table(servers: tuple[devstack.Health, ...]) -> Table:
             state,
             server.address or "-",
             str(server.pid or "-"),
-            server.log or "-",
         )
     for column in table.columns:
         column.overflow = "fold"
