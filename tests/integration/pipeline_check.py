@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,7 @@ class PipelineCheck:
         self._directory = directory
         self._prefix = prefix
         self._partitions = 0
+        self._read: dict[str, list[Incoming]] = {}
         self.settings = self._settings()
 
     def _settings(self) -> Settings:
@@ -182,7 +184,13 @@ class PipelineCheck:
         """Compare all that came out with what the source topic asks for."""
         definitions = read_definitions(self.settings)
         sets = [serving.feature_set for serving in self._serving(definitions)]
-        log = self.kafka.consume_all(self.topic)
+        names = self.settings.names
+        topics = [self.topic, names.late_topic, names.dlq_topic]
+        topics += [names.features_topic(one.name) for one in sets]
+        # Each read waits for the broker most of the time.
+        with ThreadPoolExecutor(len(topics)) as pool:
+            self._read = dict(zip(topics, pool.map(self.kafka.consume_all, topics), strict=True))
+        log = self._read[self.topic]
         expected = expect(sets, log)
         found = Verdict(events=len(log))
         rows = [row for one in sets for row in self._rows(one)]
@@ -198,7 +206,7 @@ class PipelineCheck:
 
     def _rows(self, feature_set: FeatureSet) -> Iterable[Row]:
         topic = self.settings.names.features_topic(feature_set.name)
-        for record in self.kafka.consume_all(topic):
+        for record in self._read[topic]:
             assert record.value is not None, "a vector without a value"
             value = self.kafka.decode(record.value)
             yield Row(
@@ -216,7 +224,7 @@ class PipelineCheck:
         """
         copies = Counter(
             (copy_of(record), record.headers.get("rewindow.feature_set"))
-            for record in self.kafka.consume_all(topic)
+            for record in self._read[topic]
         )
         seen = {copy for copy, _ in copies}
         for (copy, _), times in copies.items():
