@@ -76,17 +76,20 @@ def worker(
 
 
 async def _run(running: Any, app: str, console: Console, *, as_json: bool) -> None:
+    shows: list[asyncio.Task[None]] = []
+
     def ready(streams: list[Stream]) -> None:
         sets = [view for stream in streams for view in stream.outputs.values()]
         names = ", ".join(f"{one.topic} ({one.version})" for one in sets)
         say(f"app {app} runs {names}")
+        shows.append(asyncio.create_task(_show(running.stats, console, as_json=as_json)))
 
-    show = asyncio.create_task(_show(running.stats, console, as_json=as_json))
     try:
         await running.run(on_ready=ready)
     finally:
-        show.cancel()
-        await asyncio.gather(show, return_exceptions=True)
+        for show in shows:
+            show.cancel()
+        await asyncio.gather(*shows, return_exceptions=True)
 
 
 async def _show(stats: Stats, console: Console, *, as_json: bool) -> None:

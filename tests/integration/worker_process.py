@@ -38,6 +38,7 @@ class WorkerSpec:
     instance: str = "one"
     limits: Mapping[str, float] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
 
     def command(self) -> list[str]:
         if self.limits:
@@ -52,6 +53,7 @@ class WorkerSpec:
             *("--instance", self.instance),
             *("--bootstrap-servers", self.addresses.bootstrap_servers),
             *("--registry-url", self.addresses.registry_url),
+            *self.extra,
         ]
 
 
