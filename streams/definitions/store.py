@@ -190,6 +190,8 @@ def read_definitions(settings: Settings, *, at_least_offset: int = 0) -> Definit
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
+                # The end of the topic is all that is waited for.
+                "fetch.wait.max.ms": 10,
             },
         )
     )

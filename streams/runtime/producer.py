@@ -22,6 +22,9 @@ REQUEST_BYTES = 24 * 1024 * 1024
 
 TRANSACTION_TIMEOUT_MS = 60_000
 
+RETRY_BACKOFF_MS = 20
+"""A broker refuses records while it ends the transaction before, which takes milliseconds."""
+
 METADATA_BYTES = 2048
 """Longer metadata goes into a record: above 4,096 bytes a broker refuses the commit."""
 
@@ -74,6 +77,7 @@ class PartitionProducer:
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
             linger_ms=0,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
         )
 
     async def start(self) -> None:

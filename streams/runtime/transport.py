@@ -130,6 +130,15 @@ class Consumer(driver.Consumer):
         claims: Claims = self.app.claims  # type: ignore[attr-defined]  # ours, see worker.App
         return claims
 
+    async def _wait_next_records(
+        self, timeout: float
+    ) -> tuple[Mapping[TP, list[Fetched]] | None, set[TP] | None]:
+        """As Faust's, which looks for partitions only once a second while it has none."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # as in Faust
+        active = self._get_active_partitions()
+        return await self._getmany(active, timeout), active
+
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
     ) -> Mapping[TP, list[Fetched]]:
