@@ -51,7 +51,8 @@ def main() -> None:
     arguments = _arguments()
     console = Console(stderr=True)
     # Whoever ends us means the servers and the worker too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         findings = _run(arguments, console)
     except RewindowError as error:

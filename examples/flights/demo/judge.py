@@ -6,6 +6,7 @@ stream, whose order is the worker's to choose, and checks that the stream holds 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from dataclasses import dataclass, field
@@ -110,6 +111,8 @@ class Judge:
 def _main(connection: Connection, case: Case) -> None:
     # Ctrl-C in a terminal reaches all processes: it is for the one that started this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Millions of values are kept until the end, and none refers to itself.
+    gc.disable()
     try:
         connection.send(_judge(connection, case))
     except (RewindowError, OSError, ValueError) as error:

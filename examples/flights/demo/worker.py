@@ -67,8 +67,10 @@ class Worker:
     ) -> None:
         with contextlib.suppress(RewindowError):
             self.stop()
-        self._guard.remove(self._process.pid)
-        self._guard.close()
+        # A signal to all of us at once ends the guard too.
+        with contextlib.suppress(BrokenPipeError):
+            self._guard.remove(self._process.pid)
+            self._guard.close()
 
     @property
     def latest(self) -> Mapping[str, Any] | None:
