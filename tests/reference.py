@@ -17,7 +17,8 @@ The rules, for one stream partition:
 5. A vector `final` goes out for each entity with an event in [T - longest, T), a vector
    `empty` for each with none there and one in [T - every - longest, T - every).
 6. With a floor R, events before R are left out, and the first T is the first with
-   T - longest >= R.
+   T - longest >= R; all before it count as closed, so that what counts for none of them
+   is late. As of the first T nothing is `empty`: nothing was said before it.
 """
 
 from __future__ import annotations
@@ -156,18 +157,23 @@ class _Set:
         last_as_of = (event_time_ms + self.definition.longest_window_ms) // every * every
         return self.closed_through_ms is not None and last_as_of <= self.closed_through_ms
 
+    def raise_floor(self, floor_ms: int) -> None:
+        """Nothing goes out for windows that begin before the floor."""
+        every, longest = self.definition.every_ms, self.definition.longest_window_ms
+        before = -(-(floor_ms + longest) // every) * every - every
+        if self.closed_through_ms is None or before > self.closed_through_ms:
+            self.closed_through_ms = before
+
     def close_through(self, limit_ms: int, floor_ms: int | None) -> None:
         """Close every T up to `limit_ms` that is not closed yet."""
-        every, longest = self.definition.every_ms, self.definition.longest_window_ms
+        every = self.definition.every_ms
         target = limit_ms // every * every
         if self.closed_through_ms is None:
             as_of = self._next_with_event(None)
         else:
             as_of = self.closed_through_ms + every
-        if as_of is not None and floor_ms is not None:
-            as_of = max(as_of, -(-(floor_ms + longest) // every) * every)
         while as_of is not None and as_of <= target:
-            spoke = self._close(as_of)
+            spoke = self._close(as_of, floor_ms)
             # Nothing in reach of this T: on to the first T that has an event.
             as_of = as_of + every if spoke else self._next_with_event(as_of)
         if self.closed_through_ms is None or target > self.closed_through_ms:
@@ -184,9 +190,10 @@ class _Set:
                 times.append(keys[at][0])
         return min(times) // every * every + every if times else None
 
-    def _close(self, as_of: int) -> bool:
+    def _close(self, as_of: int, floor_ms: int | None) -> bool:
         """Vectors as of `as_of`; whether any entity has an event in reach of it."""
         every, longest = self.definition.every_ms, self.definition.longest_window_ms
+        is_first = floor_ms is not None and as_of - every - longest < floor_ms
         spoke = False
         for entity in list(self._active):
             history = self._histories[entity]
@@ -198,7 +205,7 @@ class _Set:
             spoke = spoke or before < end
             if history.first_from(as_of - longest) < end:
                 vector = self._final(history, as_of, end)
-            elif before < min(end, history.first_from(as_of - every)):
+            elif not is_first and before < min(end, history.first_from(as_of - every)):
                 vector = Vector(
                     kind="empty", values={f.name: nothing(f) for f in self.definition.features}
                 )
@@ -267,6 +274,9 @@ class Reference:
         self._source_partitions = source_partitions
         self._max_ahead_ms = max_ahead_ms
         self._floor_ms = floor_ms
+        for one in self._sets:
+            if floor_ms is not None:
+                one.raise_floor(floor_ms)
         self._newest: dict[int, Marker] = {}
         self._marked: dict[int, int] = {}
         self.watermark_ms: int | None = None
@@ -340,6 +350,8 @@ class Reference:
         if marker.floor_ms is not None:
             known_ms = marker.floor_ms if self._floor_ms is None else self._floor_ms
             self._floor_ms = max(marker.floor_ms, known_ms)
+            for one in self._sets:
+                one.raise_floor(self._floor_ms)
         if marker.watermark_ms is not None:
             self._marked[p] = max(marker.watermark_ms, self._marked.get(p, marker.watermark_ms))
         if len(self._marked) == self._source_partitions:

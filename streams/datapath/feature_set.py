@@ -53,6 +53,11 @@ class SetPath:
         before = first - self.view.every_ms
         self.closed_ms = before if self.closed_ms is None else max(self.closed_ms, before)
 
+    def begin(self, watermark_ms: int) -> None:
+        """Start at a watermark: what it closes is not this set's to say."""
+        through = self.windows.closed_through(watermark_ms)
+        self.closed_ms = through if self.closed_ms is None else max(self.closed_ms, through)
+
     @property
     def wanted_floor_ms(self) -> int | None:
         """Start of the oldest pane that this set still needs, its retention included."""
@@ -147,6 +152,9 @@ class SetPath:
     def rows(self, target_ms: int, partials: pl.DataFrame | None = None) -> pl.DataFrame:
         """All that closing `(C, target]` reads: the bundle's rows and a batch's partials."""
         oldest = None if self.closed_ms is None else self.windows.oldest_pane_ms(self.closed_ms)
+        if self.bundle.floor_ms is not None:
+            # Rows below it are there until the next flush, and may be half of a pane.
+            oldest = self.bundle.floor_ms if oldest is None else max(oldest, self.bundle.floor_ms)
         never = pl.lit(None, dtype=pl.Int64).alias(CLOSED)
         frames = [frame.with_columns(never) for frame in self.bundle.rows(oldest, target_ms)]
         if partials is not None:

@@ -77,9 +77,7 @@ class Pipeline:
             path.apply(path.prepare(news.events, None), batch.next_offset)
         self.watermark = self._watermark_after(batch)
         self.position = batch.next_offset
-        for marker in batch.markers:
-            if marker.floor_ms is not None:
-                self.raise_floor(marker.floor_ms)
+        self._obey_floors(batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
         """Apply a batch as one transaction, or as several where it closes too much for one.
@@ -93,6 +91,7 @@ class Pipeline:
         waiting = _cut_at_orders(batch)
         while waiting:
             part = waiting.pop()
+            self._obey_floors(part)
             after = self._watermark_after(part)
             prepared = self._prepare(part)
             if self._cost(prepared, after) > self._pairs_per_step:
@@ -102,14 +101,14 @@ class Pipeline:
                 yield from self.close_through(self._effective(after), part.first_offset)
                 prepared = self._prepare(part)
             yield self._apply(part, prepared, after)
-            yield from self._obey(part)
+            if part.markers and (silence_ms := self.watermark.silence_ms) is not None:
+                yield from self.silence(silence_ms)
 
-    def _obey(self, batch: Batch) -> Iterator[Step]:
+    def _obey_floors(self, batch: Batch) -> None:
+        """Before anything closes: a marker's floor holds for what its watermark closes."""
         floors = [m.floor_ms for m in batch.markers if m.floor_ms is not None]
         if floors:
             self.raise_floor(max(floors))
-        if batch.markers and (silence_ms := self.watermark.silence_ms) is not None:
-            yield from self.silence(silence_ms)
 
     def raise_floor(self, floor_ms: int, bundles: Collection[str] | None = None) -> None:
         """From `floor_ms` on every event is known, and maybe not those before.
@@ -162,12 +161,22 @@ class Pipeline:
         )
 
     def begin(self, definitions_offset: int) -> None:
-        """After replay: sets without a committed C start where the watermark has come to."""
+        """After replay: sets without a committed C start where the watermark has come to.
+
+        Where they start is committed with the next step: what idleness closes for others
+        before that must not count as closed for them.
+        """
         effective = self._effective(self.watermark)
+        closed = dict(self.progress.closed)
         for path in self.paths:
-            if path.closed_ms is None and effective is not None:
-                path.closed_ms = path.windows.closed_through(effective)
-        self.progress = replace(self.progress, definitions_offset=definitions_offset)
+            if path.view.feature_set in closed:
+                continue
+            if effective is not None:
+                path.begin(effective)
+            if path.closed_ms is not None:
+                through = Closed(through_ms=path.closed_ms, version=path.view.version)
+                closed[path.view.feature_set] = through
+        self.progress = replace(self.progress, closed=closed, definitions_offset=definitions_offset)
 
     def skip_to(self, position: int) -> None:
         """Go on at `position`: there are no records between, only transaction markers."""
@@ -337,16 +346,19 @@ class Pipeline:
 
 
 def _cut_at_orders(batch: Batch) -> list[Batch]:
-    """Parts of a batch, last first, each ending at a marker that says more than a watermark.
-
-    Silence and floors are obeyed where they stand in the log.
-    """
+    """Parts of a batch, last first, so that markers that say more than a watermark are obeyed
+    where they stand in the log: silence ends its part, a floor has one to itself."""
     parts = [batch]
     for marker in batch.markers:
-        orders = marker.silent or marker.floor_ms is not None
-        if orders and marker.offset + 1 < batch.next_offset:
-            rest = parts.pop()
-            parts += [rest.below(marker.offset + 1), rest.since(marker.offset + 1)]
+        cuts = []
+        if marker.floor_ms is not None:
+            cuts.append(marker.offset)
+        if marker.floor_ms is not None or marker.silent:
+            cuts.append(marker.offset + 1)
+        for cut in cuts:
+            rest = parts[-1]
+            if rest.offsets[0] < cut <= rest.offsets[-1]:
+                parts[-1:] = [rest.below(cut), rest.since(cut)]
     return parts[::-1]
 
 

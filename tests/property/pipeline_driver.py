@@ -90,9 +90,9 @@ class Driver:
         if chunk:
             self._run(self._pipeline.steps(self._batch(chunk, self._position)), crash_after)
 
-    def idle(self, watermark_ms: int) -> None:
+    def idle(self, watermark_ms: int, *, crash_after: int | None = None) -> None:
         """Follow a watermark that idleness gives."""
-        self._run(self._pipeline.idle(watermark_ms), None)
+        self._run(self._pipeline.idle(watermark_ms), crash_after)
 
     def _batch(self, records: Sequence[Record], first: int) -> batch.Batch:
         return self._intake.batch(records, first_offset=first, partition=0)
@@ -132,6 +132,7 @@ class Driver:
         for part in (missing[:half], missing[half:]):
             if part:
                 self._pipeline.replay(self._batch(part, self._pipeline.position))
+        self._pipeline.begin(0)
         self._run(self._pipeline.resume(), None)
 
     def take_rest(self) -> None:

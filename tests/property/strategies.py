@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from streams.definitions.model import (
+    Emit,
     EventTime,
     Feature,
     FeatureSet,
     Function,
     Source,
 )
-from tests.reference import Event, Marker, Record
+from tests.reference import Event, Idle, Marker, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,6 +149,7 @@ def feature_sets(
         ),
         retention_ms=draw(st.sampled_from((0, every_ms, 10 * every_ms))),
         where=draw(st.none() | st.sampled_from(FILTERS)),
+        emit=draw(st.sampled_from((Emit.FINAL, Emit.FINAL, Emit.UPDATES))),
     )
 
 
@@ -253,8 +255,15 @@ def cuts(draw: st.DrawFn, records: Sequence[Record]) -> Stream:
 
 @st.composite
 def keyed_streams(draw: st.DrawFn, sets: Sequence[FeatureSet], max_events: int = 40) -> Stream:
-    """One partition of `SOURCE` as it is."""
-    return draw(cuts(draw(events(sets, max_events))))
+    """One partition of `SOURCE` as it is; now and then it is idle and follows the others."""
+    unit_ms = draw(st.sampled_from([one.every_ms for one in sets]))
+    mixed: list[Record] = []
+    for event in draw(events(sets, max_events)):
+        mixed.append(event)
+        at_ms = event.event_time_ms
+        if at_ms is not None and at_ms < 2**50 and draw(st.integers(0, 7)) == 0:
+            mixed.append(Idle(watermark_ms=at_ms + draw(st.integers(-3, 5)) * unit_ms))
+    return draw(cuts(mixed))
 
 
 @st.composite
@@ -281,6 +290,12 @@ def rekeyed_streams(
             mine.append(replace(event, source_partition=partition, source_offset=event.offset))
             if draw(st.integers(0, 2)) == 0:
                 mine.append(Marker(source_partition=partition, watermark_ms=watermark_ms))
+        if draw(st.booleans()):
+            # Where a cursor began after the start of its log, its first marker says so.
+            first = next((i for i, one in enumerate(mine) if isinstance(one, Marker)), None)
+            if first is not None:
+                floor_ms = (watermark_ms or 0) - draw(st.integers(-2, 30)) * sets[0].every_ms
+                mine[first] = replace(mine[first], floor_ms=floor_ms)
         silent = draw(st.booleans())
         if silent or draw(st.booleans()):
             mine.append(

@@ -15,7 +15,7 @@ from tests.property.strategies import (
     rekeyed_streams,
     several_sets,
 )
-from tests.reference import Reference, compare
+from tests.reference import Idle, Record, Reference, compare
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -25,12 +25,33 @@ def run(driver: Driver, stream: Stream, data: st.DataObject) -> None:
     for number, batch in enumerate(stream.cut()):
         crash = number in stream.restarts
         after = data.draw(st.integers(0, 3)) if crash and data.draw(st.booleans()) else None
-        driver.take(batch, crash_after=after)
+        *before, last = split_at_idle(batch)
+        for part in before:
+            feed(driver, part, None)
+        feed(driver, last, after)
         if crash:
             driver.crash()
             driver.take_rest()
         elif data.draw(st.integers(0, 3)) == 0:
             driver.flush()
+
+
+def split_at_idle(batch: tuple[Record, ...]) -> list[list[Record]]:
+    """The records of a batch in runs; idleness, which is no record, is a run by itself."""
+    runs: list[list[Record]] = []
+    for record in batch:
+        if not runs or isinstance(record, Idle) or isinstance(runs[-1][0], Idle):
+            runs.append([])
+        runs[-1].append(record)
+    return runs
+
+
+def feed(driver: Driver, run: list[Record], crash_after: int | None) -> None:
+    """Give the driver one run."""
+    if isinstance(run[0], Idle):
+        driver.idle(run[0].watermark_ms, crash_after=crash_after)
+    else:
+        driver.take(run, crash_after=crash_after)
 
 
 def check(driver: Driver, reference: Reference) -> None:

@@ -1,0 +1,175 @@
+"""A stream partition in memory, without records to decode: for tests of the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from streams.datapath.batch import OFFSET, Batch, Marker
+from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.feature_set import SetPath
+from streams.datapath.intake import empty_events
+from streams.datapath.pipeline import Late, Pipeline, Step
+from streams.datapath.progress import Progress
+from streams.definitions.plan import Plan, plan
+from streams.names import AS_OF, KIND_FIELD
+from streams.schema.types import field_types
+from streams.state.memory import MemoryStore
+from streams.state.rows import ENTITY, RowLayout
+from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PARTITION
+from streams.windowing.watermark import Watermark
+from tests.small import schema, source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streams.definitions.model import FeatureSet
+
+FIELDS = field_types(schema(x=["null", "long"]))
+
+Click = tuple[str | None, int, int]
+"""An event: who, at, x."""
+
+Vector = tuple[str, int, str, str, tuple[Any, ...]]
+"""Feature set, as-of time, entity, kind, values by feature name."""
+
+
+def planned(one: FeatureSet) -> Plan:
+    """The plan of a set over `tests.small.source`."""
+    return plan(one, source(), FIELDS)
+
+
+def batch(
+    first_offset: int, items: Sequence[Click | Marker], *, next_offset: int | None = None
+) -> Batch:
+    """A batch of items at consecutive offsets from `first_offset` on."""
+    offsets = range(first_offset, first_offset + len(items))
+    clicks = [(o, *one) for o, one in zip(offsets, items, strict=True) if isinstance(one, tuple)]
+    frame = pl.DataFrame(
+        {
+            OFFSET: [o for o, *_ in clicks],
+            EVENT_TIME: [at for _, _, at, _ in clicks],
+            SOURCE_PARTITION: [0] * len(clicks),
+            SOURCE_OFFSET: [o for o, *_ in clicks],
+            "who": [who for _, who, _, _ in clicks],
+            "at": [at for _, _, at, _ in clicks],
+            "x": [x for *_, x in clicks],
+        },
+        schema=empty_events(FIELDS).schema,
+    )
+    return Batch(
+        first_offset=first_offset,
+        next_offset=first_offset + len(items) if next_offset is None else next_offset,
+        offsets=list(offsets),
+        events=frame,
+        markers=tuple(
+            replace(one, offset=o)
+            for o, one in zip(offsets, items, strict=True)
+            if isinstance(one, Marker)
+        ),
+    )
+
+
+class Rig:
+    """The pipeline of some sets with stores that outlive a crash, and what came out of it."""
+
+    def __init__(
+        self,
+        *sets: FeatureSet,
+        sources: int = 0,
+        pairs_per_step: int = 400_000,
+        progress: Progress | None = None,
+    ) -> None:
+        self.sets = sets
+        self.sources = sources
+        self.pairs_per_step = pairs_per_step
+        self.stores: dict[str, MemoryStore] = {}
+        self.log: list[Click | Marker] = []
+        self.position = 0
+        self.progress = Progress() if progress is None else progress
+        self.vectors: list[Vector] = []
+        self.late: list[Late] = []
+        self.steps: list[Step] = []
+        self.begun = False
+        self.open()
+
+    def open(self) -> None:
+        """A claim: open the bundles, replay what is committed, begin."""
+        plans = [planned(one) for one in self.sets]
+        bundles = {}
+        for one in plans:
+            digest = one.bundle.digest
+            if digest not in self.stores:
+                self.stores[digest] = MemoryStore(RowLayout(one.bundle.columns))
+            bundles[digest] = BundleState(one.bundle, FIELDS, self.stores[digest])
+        closed = {name: c.through_ms for name, c in self.progress.closed.items()}
+        oldest = min(bundles.values(), key=lambda bundle: bundle.next_offset)
+        watermark = Watermark(sources=self.sources)
+        for bundle in bundles.values():
+            watermark = watermark.joined(watermark_of(bundle.store.meta, self.sources))
+        self.pipeline = Pipeline(
+            [
+                SetPath(
+                    one.view, bundles[one.bundle.digest], closed_ms=closed.get(one.view.feature_set)
+                )
+                for one in plans
+            ],
+            watermark=watermark,
+            position=oldest.next_offset,
+            progress=self.progress,
+            pairs_per_step=self.pairs_per_step,
+        )
+        start = self.pipeline.position
+        if start < self.position:
+            self.pipeline.replay(batch(start, self.log[start : self.position]))
+        self.pipeline.begin(0)
+
+    def crash(self, *sets: FeatureSet) -> None:
+        """Lose what is in memory; come back, with other sets if given, and finish things."""
+        self.sets = sets or self.sets
+        self.open()
+        self.run(self.pipeline.resume())
+
+    def take(self, *items: Click | Marker, crash_after: int | None = None) -> None:
+        """Append to the log and apply as one batch, or only so many steps of it."""
+        start = len(self.log)
+        self.log.extend(items)
+        self.run(self.pipeline.steps(batch(start, items)), crash_after)
+
+    def take_rest(self, *, crash_after: int | None = None) -> None:
+        """Apply what a crash left unread."""
+        rest = self.log[self.position :]
+        if rest:
+            self.run(self.pipeline.steps(batch(self.position, rest)), crash_after)
+
+    def idle(self, watermark_ms: int, *, crash_after: int | None = None) -> None:
+        """Follow a watermark that idleness gives."""
+        self.run(self.pipeline.idle(watermark_ms), crash_after)
+
+    def run(self, steps: Iterator[Step], crash_after: int | None = None) -> None:
+        """Commit steps, all of them or the first few."""
+        if crash_after == 0:
+            return
+        for number, step in enumerate(steps, start=1):
+            self.steps.append(step)
+            self.position = step.position
+            self.progress = Progress.decode(step.progress.encode())
+            self.late.extend(step.late)
+            for name, frame in step.vectors.items():
+                self.vectors.extend(_vectors(name, frame))
+            if number == crash_after:
+                return
+
+    def of(self, name: str) -> list[Vector]:
+        """Vectors of one set, in the order in which they came."""
+        return [one for one in self.vectors if one[0] == name]
+
+
+def _vectors(name: str, frame: pl.DataFrame) -> Iterable[Vector]:
+    ours = (ENTITY, AS_OF, KIND_FIELD)
+    features = [c for c in frame.columns if c not in ours and not c.startswith("@")]
+    for row in frame.iter_rows(named=True):
+        values = tuple(row[feature] for feature in features)
+        yield name, row[AS_OF], row[ENTITY], row[KIND_FIELD], values
