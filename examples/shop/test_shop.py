@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from streams.definitions.load import load_files
 from streams.testing import Harness
 
 HERE = Path(__file__).parent
@@ -116,3 +117,10 @@ def test_bytes_that_are_no_order_become_a_dead_letter() -> None:
     shop = harness("customer_orders")
     shop.send_raw([b"not an order", None])
     assert [dead.error for dead in shop.dead] == ["wrong_magic_byte", "tombstone"]
+
+
+def test_the_python_form_says_the_same_as_the_yaml() -> None:
+    python = load_files([HERE / "definitions.py"])
+    yaml = load_files([HERE / "sources/orders.yaml", HERE / "features/customer_orders.yaml"])
+    assert python.sources == yaml.sources
+    assert python.feature_sets == yaml.feature_sets

@@ -68,6 +68,7 @@ def down(delete: Delete = False, json: Json = False) -> None:
     """Stop the local Kafka and registry.
 
     Topics, offsets and schemas are kept for the next `rewindow up`, unless --delete is given.
+    Workers' state directories are not deleted: do that too, since it belongs to those topics.
     """
     was_up = devstack.down(delete=delete)
     if json:
