@@ -169,7 +169,9 @@ def print_next(console: Console, place: Site, *, kept: bool, own: bool) -> None:
             f"  .venv/bin/rewindow worker {config}    (goes on with what you produce)",
         ]
         if own:
-            lines.append("  .venv/bin/rewindow down --delete       (stops Kafka and registry)")
+            lines.append(
+                "  .venv/bin/rewindow down    (stops Kafka; --delete removes its data too)"
+            )
     else:
         lines += [
             "  scripts/demo --keep                    leave Kafka running, to look around",
