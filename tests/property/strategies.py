@@ -292,10 +292,11 @@ def rekeyed_streams(
                 mine.append(Marker(source_partition=partition, watermark_ms=watermark_ms))
         if draw(st.booleans()):
             # Where a cursor began after the start of its log, its first marker says so.
-            first = next((i for i, one in enumerate(mine) if isinstance(one, Marker)), None)
-            if first is not None:
-                floor_ms = (watermark_ms or 0) - draw(st.integers(-2, 30)) * sets[0].every_ms
-                mine[first] = replace(mine[first], floor_ms=floor_ms)
+            floor_ms = (watermark_ms or 0) - draw(st.integers(-2, 30)) * sets[0].every_ms
+            for i, one in enumerate(mine):
+                if isinstance(one, Marker):
+                    mine[i] = replace(one, floor_ms=floor_ms)
+                    break
         silent = draw(st.booleans())
         if silent or draw(st.booleans()):
             mine.append(
