@@ -136,7 +136,8 @@ class Guard:
     def close(self) -> None:
         """End the guard, and with it whatever it still watches."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may have been ended with us
+            self._process.stdin.close()
         self._process.wait()
 
 

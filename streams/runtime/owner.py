@@ -130,6 +130,7 @@ class PartitionOwner:
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(self._pipeline.resume(), _ByOffset(()))
+        self._show(self.position, self._pipeline.progress)
         self.stats.state = "running"
 
     async def stop(self) -> None:
@@ -289,9 +290,12 @@ class PartitionOwner:
         total.dead += len(step.dead)
         total.transactions += 1
         total.overflowed += sum(int(frame[OVERFLOWED].sum()) for frame in step.vectors.values())
-        self.stats.position = step.position
-        self.stats.watermark_ms = step.progress.watermark_ms
-        self.stats.closed = {name: c.through_ms for name, c in step.progress.closed.items()}
+        self._show(step.position, step.progress)
+
+    def _show(self, position: int, progress: Progress) -> None:
+        self.stats.position = position
+        self.stats.watermark_ms = progress.watermark_ms
+        self.stats.closed = {name: c.through_ms for name, c in progress.closed.items()}
         if self._pipeline is not None:
             self.stats.open_rows = self._pipeline.unflushed_rows
             self.stats.open_windows = self._pipeline.open_windows

@@ -24,6 +24,7 @@ from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
 from streams.runtime.offsets import Offsets
+from streams.runtime.owner import PartitionOwner
 from streams.runtime.ownership import Ownership
 from streams.runtime.rekey import RekeyStage
 from streams.runtime.schemas import SchemaBook
@@ -293,10 +294,11 @@ class Worker:
                             "start the worker again"
                         )
                     )
+            if app.consumer is None:
+                continue
             now_s = self._clock.monotonic_s()
             for tp, owner in ownership.all():
-                end = app.consumer.highwater(tp) if app.consumer is not None else None
-                owner.stats.end = end or 0
+                await _see_end(cast(Consumer, app.consumer), tp, owner)
                 if not (owner.caught_up and owner.stats.lag):
                     stalled_s.pop(tp, None)
                 elif now_s - stalled_s.setdefault(tp, now_s) > STALLED_AFTER_S:
@@ -315,6 +317,20 @@ class Worker:
         if app.consumer is not None:
             await cast(Consumer, app.consumer).leave_group()
         await app.stop()
+
+
+async def _see_end(consumer: Consumer, tp: TP, owner: PartitionOwner) -> None:
+    """Bring the end of a partition's log into its owner's stats.
+
+    Transaction markers at the very end are no records: who has fetched beyond them has all.
+    """
+    if tp not in consumer.assignment():
+        return
+    owner.stats.end = consumer.highwater(tp) or 0
+    if owner.caught_up and owner.stats.lag:
+        fetched = await consumer.fetch_position(tp, owner.position)
+        if fetched is not None and fetched >= owner.stats.end:
+            owner.stats.end = owner.position
 
 
 def _on_revoked(ownership: Ownership) -> Callable[..., Any]:
