@@ -118,7 +118,7 @@ async def _show(stats: Stats, console: Console, *, as_json: bool) -> None:
             await asyncio.sleep(REFRESH_S)
             now_s = clock.monotonic_s()
             rate, events, at_s = (stats.events - events) / (now_s - at_s), stats.events, now_s
-            live.update(_screen(stats, rate, clock.now_ms(), console.height), refresh=True)
+            live.update(screen(stats, rate, clock.now_ms(), console.height), refresh=True)
 
 
 def _as_json(stats: Stats, rate: float) -> str:
@@ -154,7 +154,7 @@ def _as_json(stats: Stats, rate: float) -> str:
     )
 
 
-def _screen(stats: Stats, rate: float, now_ms: int, height: int) -> Group:
+def screen(stats: Stats, rate: float, now_ms: int, height: int) -> Group:
     """What the terminal shows: totals, then a line per partition as far as lines go."""
     totals = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=True)
     for title, number in (
