@@ -38,7 +38,7 @@ PAUSE_S = 0.1
 
 def create_topic(bootstrap_servers: str) -> None:
     """Create the topic, unless it is there already."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 3})
     topic = NewTopic(TOPIC, num_partitions=PARTITIONS)
     try:
         admin.create_topics([topic])[TOPIC].result()

@@ -195,6 +195,8 @@ class Worker:
             topic_allow_declare=False,
             web_enabled=False,
             store="memory://",
+            # Made by Faust whether it is used or not, by default in the current directory.
+            datadir=str(context.state_dir / "faust"),
             key_serializer="raw",
             value_serializer=IDENTITY,
         )
