@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from streams.definitions.model import FeatureSet, Source
 
 FOREVER = "-1"
-_APPEND_TIME: Mapping[str, str] = {"message.timestamp.type": "LogAppendTime"}
+
+LARGEST_RECORD_BYTES = 24 * 1024 * 1024
+"""What our topics take: a copy of a record is larger than the record, and a vector may hold
+several values as large as a record."""
+
+_SETTINGS: Mapping[str, str] = {
+    "message.timestamp.type": "LogAppendTime",
+    "max.message.bytes": str(LARGEST_RECORD_BYTES),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,7 @@ def features_topic(settings: Settings, name: str, partitions: int) -> TopicSpec:
         config={
             "cleanup.policy": "delete",
             "retention.ms": str(settings.topics.retention_ms),
-            **_APPEND_TIME,
+            **_SETTINGS,
         },
     )
 
@@ -54,7 +62,7 @@ def stream_topic(
     return TopicSpec(
         name=settings.names.stream_topic(source.name, entity),
         partitions=stream_partitions(settings, source, entity, topic.partitions),
-        config={"cleanup.policy": "delete", "retention.ms": topic.retention_ms, **_APPEND_TIME},
+        config={"cleanup.policy": "delete", "retention.ms": topic.retention_ms, **_SETTINGS},
     )
 
 
@@ -91,7 +99,7 @@ def app_topics(
 
 
 def _kept(retention_ms: str) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": retention_ms, **_APPEND_TIME}
+    return {"cleanup.policy": "delete", "retention.ms": retention_ms, **_SETTINGS}
 
 
 def _with_sources(

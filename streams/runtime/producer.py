@@ -14,11 +14,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from streams.definitions.topics import LARGEST_RECORD_BYTES
+
 BATCH_BYTES = 512 * 1024
 """Size of a record batch on the wire; below the broker's limit of 1 MiB, records apart."""
-
-REQUEST_BYTES = 24 * 1024 * 1024
-"""The largest record that can be set aside, as the topics for that allow."""
 
 TRANSACTION_TIMEOUT_MS = 60_000
 
@@ -75,7 +74,7 @@ class PartitionProducer:
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=BATCH_BYTES,
-            max_request_size=REQUEST_BYTES,
+            max_request_size=LARGEST_RECORD_BYTES,
             linger_ms=0,
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )

@@ -132,6 +132,7 @@ class KafkaTools:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "queue.buffering.max.messages": 2_000_000,
+                "message.max.bytes": 16_000_000,
             }
         )
         for record in records:
