@@ -235,7 +235,7 @@ def test_a_subject_that_is_missing_says_what_to_do(project: Project) -> None:
 
 def test_a_topic_that_is_missing_is_a_warning(project: Project) -> None:
     (outcome,) = project.publish(project.source(topic=f"{project.prefix}_none"))
-    assert "does not exist yet" in outcome.notes[0]
+    assert "does not exist" in outcome.notes[0]
 
 
 def test_a_retention_shorter_than_the_windows_is_a_warning(
