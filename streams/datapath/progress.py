@@ -99,7 +99,7 @@ class Progress:
                     entities_done=cursor[3],
                 ),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise RewindowError(
                 f"the commit metadata {text[:80]!r} was not written by this version of rewindow "
                 f"({error}): run the version that wrote it, or give this app another name"

@@ -207,7 +207,7 @@ class Recovery:
 
     async def _replay(self, pipeline: Pipeline) -> None:
         unknown = await unknown_back_then(
-            self._context, self._stream.topic, self._partition, pipeline.position, self._position
+            self._context, self._stream, self._partition, pipeline.position, self._position
         )
         async for records in read_log(
             self._context, self._stream.topic, self._partition, pipeline.position, self._position

@@ -13,12 +13,16 @@ from streams.schema.decode import BadRecord
 
 if TYPE_CHECKING:
     from streams.runtime.context import Context
+    from streams.runtime.streams import Stream
 
 
 async def unknown_back_then(
-    context: Context, topic: str, partition: int, start: int, end: int
+    context: Context, stream: Stream, partition: int, start: int, end: int
 ) -> frozenset[int]:
-    """Offsets in `[start, end)` that were set aside because of an unknown schema id."""
+    """Offsets in `[start, end)` that `stream` set aside because of an unknown schema id.
+
+    Another stream of the same source may have asked the registry at another time.
+    """
     if start >= end:
         return frozenset()
     at = (context.names.dlq_topic, 0)
@@ -27,7 +31,8 @@ async def unknown_back_then(
     found = set()
     wanted = {
         "rewindow.error": str(BadRecord.UNKNOWN_SCHEMA_ID).encode(),
-        "rewindow.topic": topic.encode(),
+        "rewindow.stream": stream.name.encode(),
+        "rewindow.topic": stream.topic.encode(),
         "rewindow.partition": str(partition).encode(),
     }
     async for records in read_log(context, *at, first, last):
