@@ -123,7 +123,9 @@ class IdleWatcher(Service):
         try:
             # Ends first: who is beyond one has been to the end of what there was.
             ends = await self._context.run(lambda: offsets.ends(at))
-            committed = await self._context.run(lambda: offsets.committed(self._group, at))
+            committed = await self._context.run(
+                lambda: offsets.committed(self._group, at, stable=False)
+            )
         except (RewindowError, TimeoutError) as error:
             # An open transaction is enough for that; it is looked at again soon.
             log.info("%s can't be watched for idleness: %s", self._source.topic, error)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from streams.config import Settings
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 6.0
 
 _NOT_YET = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -59,11 +59,13 @@ class Offsets:
         self._admin = AdminClient(confluent_config(settings))
 
     def committed(
-        self, group: str, partitions: Iterable[tuple[str, int]]
+        self, group: str, partitions: Iterable[tuple[str, int]], *, stable: bool = True
     ) -> dict[tuple[str, int], Committed]:
-        """Committed positions of a group, stable ones only; partitions without one are absent.
+        """Committed positions of a group; partitions without one are absent.
 
-        Waits for transactions that are being ended, so that after fencing nothing can follow.
+        With `stable`, a position that an open transaction is about to change is an
+        `UnreachableError`: who has fenced its writers gets what nothing can follow. Without,
+        it is the one before: for a look at partitions that others write.
         """
         wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
         if not wanted:
@@ -71,7 +73,7 @@ class Offsets:
         request = ConsumerGroupTopicPartitions(group, wanted)
         try:
             answer = self._admin.list_consumer_group_offsets(
-                [request], require_stable=True, request_timeout=TIMEOUT_S
+                [request], require_stable=stable, request_timeout=TIMEOUT_S
             )
             found = answer[group].result(TIMEOUT_S + 1).topic_partitions
         except KafkaException as error:

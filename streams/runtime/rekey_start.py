@@ -30,12 +30,13 @@ def find_start(offsets: Offsets, stream: Stream, group: str, partition: int) -> 
     try:
         # The stream's ends before the positions: what they hold had a position before it.
         ends = offsets.ends((stream.topic, number) for number in range(stream.partitions))
-        everywhere = [(topic, number) for number in range(stream.source_partitions)]
-        committed = offsets.committed(group, everywhere)
         here = (topic, partition)
+        found = offsets.committed(group, [here]).get(here)
         first, end = offsets.starts([here])[here], offsets.ends([here])[here]
-        found = committed.get(here)
         if found is None:
+            # Others may be in a transaction: whether they have a position is all that counts.
+            everywhere = [(topic, number) for number in range(stream.source_partitions)]
+            committed = offsets.committed(group, everywhere, stable=False)
             if not committed and any(ends.values()):
                 raise RefusedError(_offsets_gone(stream, group))
             return _beginning(offsets, stream, partition, first, end)

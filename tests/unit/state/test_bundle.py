@@ -292,8 +292,8 @@ def test_after_a_kill_rows_and_meta_agree(tmp_path: Path) -> None:
         bundle = opened(tmp_path)
         assert bundle.meta is not None
         last = bundle.meta.next_offset
-        # What was acknowledged is there; the kill may have hit just before the next print.
-        assert done <= last <= done + 1
+        # What was acknowledged is there; the kill may have hit before a flush was printed.
+        assert done <= last
         dropped_below = last // 16 * 2 - 3
         expected = [
             (pane, f"e{e:03}", min(pane * 8 + 7, last))
