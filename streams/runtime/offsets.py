@@ -32,6 +32,8 @@ _NOT_YET = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 )
 
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no stubs
@@ -57,6 +59,7 @@ class Offsets:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient(confluent_config(settings))
+        self._spent: list[AdminClient] = []
 
     def committed(
         self, group: str, partitions: Iterable[tuple[str, int]], *, stable: bool = True
@@ -126,7 +129,11 @@ class Offsets:
 
     def _explained(self, error: KafkaException, doing: str) -> RewindowError:
         """Our error; what a broker says while it comes up counts as not reachable."""
+        # What a client has learnt of brokers may be what is wrong: the next look is a new one's.
+        # The old one is kept: other threads may be waiting for its answers.
+        self._spent.append(self._admin)
+        self._admin = AdminClient(confluent_config(self._settings))
         cause = error.args[0] if error.args else None
-        if isinstance(cause, KafkaError) and cause.code() in _NOT_YET:
+        if isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _NOT_YET):
             return UnreachableError(f"{doing}: {cause.str()}")
         return explain(self._settings, error, doing)

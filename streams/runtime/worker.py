@@ -131,7 +131,8 @@ class Worker:
             await self._serve(app, context, ownership, streams)
         finally:
             registry.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Threads end before what they work on does.
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
         if self._failure is not None:
             raise self._failure
 
