@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import sys
@@ -72,6 +73,7 @@ def worker(
     _log_to(console, verbose=verbose)
     from streams.runtime.worker import Worker
 
+    faulthandler.enable(2)  # stderr: a crash in native code says where it was
     _spare_the_collector()
 
     asyncio.run(_run(Worker(settings, instance=instance), settings.app, console, as_json=json))
