@@ -37,10 +37,6 @@ class Names:
         return self._own("definitions")
 
     @property
-    def control_topic(self) -> str:
-        return self._own("control")
-
-    @property
     def acks_topic(self) -> str:
         return self._own("acks")
 
