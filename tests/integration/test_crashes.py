@@ -6,6 +6,7 @@ Whatever happens, what has come out in the end is what the reference model asks 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,14 +121,18 @@ class Trickle(threading.Thread):
 
 # -- kill -9 ----------------------------------------------------------------------------------
 
+FLUSHING = {"flush_every_s": 0.0}
+FLUSHING_NEVER = {"flush_every_s": 1e9}
 LIVES = (
-    "in_batch:5",
-    "in_transaction:6",
-    "before_flush:3",
-    "in_recovery:2",
-    "in_flush:3",
-    "in_claim:2",
-    "in_closing:3",
+    ("in_batch:5", FLUSHING),
+    ("in_transaction:6", FLUSHING),
+    ("before_flush:3", FLUSHING),
+    # Leaves more than one partition with something to replay to the next.
+    ("after_commit:8", FLUSHING_NEVER),
+    ("in_recovery:2", {"flush_rows": 1}),
+    ("in_flush:3", FLUSHING),
+    ("in_claim:2", FLUSHING),
+    ("in_closing:3", FLUSHING),
 )
 
 
@@ -135,12 +140,13 @@ def test_killed_at_every_named_point_one_after_the_other(rig: Rig) -> None:
     schema_id = rig.check.prepare()
     events = Load(seed=1, events=16_000, entities=1_200, schema_id=schema_id)
     records = events.records()
-    # Flushes at every batch, and closings in many transactions.
-    spec = rig.spec(flush_every_s=0.0, pairs_per_step=200, records_per_fetch=300)
-    for point in LIVES:
+    for point, flushing in LIVES:
         rig.produce(islice(records, 1_800))
+        # Closings in many transactions.
+        spec = rig.spec(pairs_per_step=200, records_per_fetch=300, **flushing)
         with rig.worker(spec, **{CRASH_VARIABLE: point}) as worker:
-            assert worker.wait() == KILLED, f"{point}: {worker.messages}"
+            worker.until(partial(_has_ended, worker), f"killed at {point}")
+            assert worker.process.returncode == KILLED, f"{point}: {worker.messages}"
     rig.produce(records)
     rig.produce(events.closing())
     with rig.worker() as worker:
@@ -405,6 +411,10 @@ def _trim(rig: Rig, offset: int) -> None:
 def _words(worker: WorkerProcess) -> str:
     """Its messages on one line, as the width of a terminal breaks them anywhere."""
     return " ".join(worker.messages.split())
+
+
+def _has_ended(worker: WorkerProcess) -> bool:
+    return worker.process.poll() is not None
 
 
 def _is_stopped(worker: WorkerProcess) -> bool:
