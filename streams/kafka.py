@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
@@ -167,14 +168,18 @@ class Admin:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._last_error = ""
+        self._errors: deque[KafkaError] = deque(maxlen=8)
         with kafka_errors(settings, "connecting"):
-            self._client = AdminClient(confluent_config(settings, error_cb=self._note))
+            # No method of this object: the client must never be part of a reference cycle. What
+            # the garbage collector does to one is undone twice (tp_clear, then tp_dealloc), and
+            # the second time sets a thread-local variable that may be somebody else's by then.
+            self._client = AdminClient(confluent_config(settings, error_cb=self._errors.append))
 
-    def _note(self, error: KafkaError) -> None:
-        # The reason for a time-out, such as refused credentials, comes this way only.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._last_error = error.str()
+    @property
+    def _last_error(self) -> str:
+        """The reason for a time-out, such as refused credentials, which comes this way only."""
+        told = [one for one in self._errors if one.code() != KafkaError._ALL_BROKERS_DOWN]
+        return told[-1].str() if told else ""
 
     def partitions(self) -> dict[str, int]:
         """Number of partitions of each topic that there is."""

@@ -59,7 +59,6 @@ class Offsets:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient(confluent_config(settings))
-        self._spent: list[AdminClient] = []
 
     def committed(
         self, group: str, partitions: Iterable[tuple[str, int]], *, stable: bool = True
@@ -74,8 +73,9 @@ class Offsets:
         if not wanted:
             return {}
         request = ConsumerGroupTopicPartitions(group, wanted)
+        admin = self._admin
         try:
-            answer = self._admin.list_consumer_group_offsets(
+            answer = admin.list_consumer_group_offsets(
                 [request], require_stable=stable, request_timeout=TIMEOUT_S
             )
             found = answer[group].result(TIMEOUT_S + 1).topic_partitions
@@ -114,8 +114,9 @@ class Offsets:
         if not specs:
             return {}
         request = {TopicPartition(topic, p): spec for (topic, p), spec in specs.items()}
+        admin = self._admin
         try:
-            futures = self._admin.list_offsets(
+            futures = admin.list_offsets(
                 request,
                 isolation_level=IsolationLevel.READ_UNCOMMITTED,
                 request_timeout=TIMEOUT_S,
@@ -130,8 +131,7 @@ class Offsets:
     def _explained(self, error: KafkaException, doing: str) -> RewindowError:
         """Our error; what a broker says while it comes up counts as not reachable."""
         # What a client has learnt of brokers may be what is wrong: the next look is a new one's.
-        # The old one is kept: other threads may be waiting for its answers.
-        self._spent.append(self._admin)
+        # The old one lives on in the threads that wait for its answers.
         self._admin = AdminClient(confluent_config(self._settings))
         cause = error.args[0] if error.args else None
         if isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _NOT_YET):
