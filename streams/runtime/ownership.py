@@ -159,7 +159,7 @@ class Ownership:
         offset, _ = spilled
         topic = self._context.names.acks_topic
         async for records in read_log(self._context, topic, 0, offset, offset + 1):
-            return Progress.decode(records[0].value.decode())
+            return Progress.decode((records[0].value or b"").decode())
         raise RewindowError(
             f"the commit metadata names offset {offset} of {topic}, which is gone: its "
             "retention must be unlimited. Reset the group's offsets to start over"

@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from aiokafka import ConsumerRecord
-
 from streams.datapath.batch import Batch
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.pipeline import Pipeline
+from streams.datapath.records import Record
 from streams.errors import RefusedError
 from streams.names import bundle_dir
 from streams.runtime.log import read_log
@@ -43,7 +42,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Read = Callable[[Sequence[ConsumerRecord], int], Awaitable[Batch]]
+Read = Callable[[Sequence[Record], int], Awaitable[Batch]]
 
 
 class Run(Protocol):
@@ -214,7 +213,9 @@ class Recovery:
         ):
             self._crash.reach("in_recovery")
             self.floor.see(records[0], pipeline)
-            kept = [record for record in records if record.offset not in unknown]
+            kept = records
+            if unknown and not unknown.isdisjoint(records.offsets):
+                kept = records.where([offset not in unknown for offset in records.offsets])
             batch = await self._read(kept, pipeline.position)
             await self._run(partial(pipeline.replay, batch))
             self._context.stats.replayed += len(records)
@@ -248,7 +249,7 @@ class Floor:
         self._bundles = bundles
         self._max_ahead_ms = stream.published.source.max_ahead_ms
 
-    def see(self, record: ConsumerRecord, pipeline: Pipeline) -> None:
+    def see(self, record: Record, pipeline: Pipeline) -> None:
         """Set the floor, if `record` is the first one."""
         if self._bundles:
             pipeline.raise_floor(record.timestamp + self._max_ahead_ms, self._bundles)
