@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import publish, schemas, stack, tail, worker
+from streams.cli import publish, schemas, stack, status, tail, worker
 from streams.cli.options import say, say_error
 from streams.errors import RewindowError
 
@@ -25,11 +25,14 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or invalid file, 3 refused by a "
+        epilog="All commands take --bootstrap-servers, --registry-url, --app and --config, after "
+        "their names; `rewindow COMMAND --help` tells more.\n\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage or invalid file, 3 refused by a "
         "rule, 4 Kafka or registry not reachable, 5 deadline passed, 130 interrupted.",
     )
     app.callback()(_common)
     stack.register(app)
+    status.register(app)
     schemas.register(app)
     publish.register(app)
     worker.register(app)
@@ -40,6 +43,9 @@ def build() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code; wrong usage exits with 2, Ctrl-C with 130.
 
+    What goes wrong is said on stderr, a line for each thing. So is a file or directory that the
+    system does not let us use (1); other exceptions are mistakes of ours and come through.
+
     `arguments` stand for those of the process if given, without the program's name.
     """
     try:
@@ -47,6 +53,11 @@ def main(arguments: list[str] | None = None) -> None:
     except RewindowError as error:
         say_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:  # not about a file, so a mistake of ours: show all of it
+            raise
+        say_error(f"{error.filename}: {error.strerror}")
+        sys.exit(RewindowError.exit_code)
     except KeyboardInterrupt:  # typer sees those that come while a command runs
         say("interrupted")
         sys.exit(INTERRUPTED_EXIT_CODE)
@@ -62,7 +73,11 @@ def _common(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            metavar="",
+            help="Show the version and exit.",
         ),
     ] = False,
 ) -> None:

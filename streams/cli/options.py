@@ -2,53 +2,101 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-BootstrapServers = Annotated[
-    str | None,
-    typer.Option(
-        "--bootstrap-servers",
-        metavar="HOST:PORT,…",
-        help="Kafka to use. Default: the configuration, else the stack of `rewindow up`.",
-        show_default=False,
-    ),
-]
-RegistryUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--registry-url",
-        metavar="URL",
-        help="Schema registry to use, base address of its Confluent-compatible API.",
-        show_default=False,
-    ),
-]
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="NAME",
-        help="App to work on: its name begins all its topics, groups and transactional ids.",
-        show_default=False,
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Configuration file. Default: rewindow.toml in this directory, if there is one.",
-        show_default=False,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print JSON on stdout, for programs."),
-]
+from streams.config import Settings, load_settings
+
+P = ParamSpec("P")
+
+
+def flag(*names: str, help: str) -> Any:
+    """An option without a value. (Typer alone shows `<bool>` beside it, as if it took one.)"""
+    return typer.Option(*names, help=help, metavar="")
+
+
+Json = Annotated[bool, flag("--json", help="Print JSON on stdout, for programs.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonOptions:
+    """The options that every command takes, as given; `takes_common_options` adds them."""
+
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT,…",
+            help="Kafka to use. Default: the configuration, else the stack of `rewindow up`.",
+            show_default=False,
+        ),
+    ] = None
+    registry_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Schema registry to use, base address of its Confluent-compatible API. "
+            "Default: as for Kafka.",
+            show_default=False,
+        ),
+    ] = None
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="App to work on: definitions, groups, transactional ids and state go by its "
+            "name. Default: the configuration, else `rewindow`.",
+            show_default=False,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Configuration file. Default: rewindow.toml in this directory, if there is one.",
+            show_default=False,
+        ),
+    ] = None
+
+    def settings(self) -> Settings:
+        """The settings that these options, variables and the configuration file come to.
+
+        Raises InvalidInputError for a file or variable that is wrong.
+        """
+        return load_settings(
+            self.config,
+            bootstrap_servers=self.bootstrap_servers,
+            registry_url=self.registry_url,
+            app=self.app,
+        )
+
+
+def takes_common_options(
+    command: Callable[Concatenate[CommonOptions, P], None],
+) -> Callable[..., None]:
+    """`command` with the fields of `CommonOptions` as options after its own.
+
+    Typer reads a command's options from its signature; that of the result has those of
+    `command` without the first parameter, and then the common ones.
+    """
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    common = inspect.signature(CommonOptions, eval_str=True).parameters
+
+    @wraps(command)
+    def with_common_options(*args: Any, **given: Any) -> None:
+        options = {name: given.pop(name) for name in common if name in given}
+        command(CommonOptions(**options), *args, **given)
+
+    signature = inspect.Signature([*own, *common.values()])
+    with_common_options.__signature__ = signature  # type: ignore[attr-defined]  # inspect looks there
+    return with_common_options
 
 
 def say(message: str) -> None:

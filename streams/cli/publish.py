@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, print_json, say
-from streams.config import load_settings
+from streams.cli.options import CommonOptions, Json, flag, print_json, say, takes_common_options
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE…",
-        help="Definitions of sources and feature sets, YAML or .py.",
+        metavar="FILE",
+        help="Definitions of sources and feature sets: YAML, or Python (.py).",
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")]
+DryRun = Annotated[bool, flag("--dry-run", help="Check everything, change nothing.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,25 +31,21 @@ def register(app: typer.Typer) -> None:
     app.command()(publish)
 
 
+@takes_common_options
 def publish(
+    common: CommonOptions,
     files: Files,
     dry_run: DryRun = False,
     json: Json = False,
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    app: App = None,
-    config: Config = None,
 ) -> None:
     """Check definitions and publish them, all of them or none.
 
     Publishing the same content twice changes nothing; other content under a published version
     is refused. The first version of a set serves.
     """
+    settings = common.settings()
     from streams.definitions.publish import publish as publish_files  # seconds, for polars
 
-    settings = load_settings(
-        config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
-    )
     with Registry.from_settings(settings.registry_options()) as registry:
         outcomes = publish_files(settings, files, registry, dry_run=dry_run)
     for outcome in outcomes:

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, print_json, say
-from streams.config import load_settings
+from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
 from streams.errors import InvalidInputError, RefusedError
 from streams.schema.compat import LEVELS
 from streams.schema.files import DEFAULT_LEVEL, compatibility_level, read_schema
@@ -48,17 +47,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="schemas")
 
 
-def list_schemas(
-    json: Json = False,
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    app: App = None,
-    config: Config = None,
-) -> None:
+@takes_common_options
+def list_schemas(common: CommonOptions, json: Json = False) -> None:
     """List the registry's subjects: newest version, its id, and the rule for later ones."""
-    settings = load_settings(
-        config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
-    )
+    settings = common.settings()
     with Registry.from_settings(settings.registry_options()) as registry:
         rows = [_subject(registry, subject) for subject in sorted(registry.subjects())]
     if json:
@@ -86,24 +78,20 @@ def _subject(registry: Registry, subject: str) -> dict[str, object]:
     }
 
 
+@takes_common_options
 def register_schema(
+    common: CommonOptions,
     subject: Subject,
     file: File,
     compatibility: Compatibility = None,
     json: Json = False,
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    app: App = None,
-    config: Config = None,
 ) -> None:
     """Register an Avro schema, and set the rule that later ones have to keep.
 
     Registering the same schema again changes nothing. One that breaks the rule is refused,
     with the reasons. The rule is set on the subject, never on the whole registry.
     """
-    settings = load_settings(
-        config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
-    )
+    settings = common.settings()
     if compatibility is not None and compatibility not in LEVELS:
         raise InvalidInputError(f"--compatibility {compatibility!r}: one of {', '.join(LEVELS)}")
     schema = read_schema(file)

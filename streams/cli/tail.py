@@ -8,9 +8,8 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from rich.console import Console
 
-from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, say
+from streams.cli.options import CommonOptions, Json, flag, say, takes_common_options
 from streams.cli.vectors import Vector, as_json, shown
-from streams.config import Settings, load_settings
 from streams.errors import InvalidInputError
 from streams.kafka import Admin, confluent_config, explain, unreachable
 from streams.schema.registry import Registry
@@ -18,6 +17,7 @@ from streams.schema.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streams.config import Settings
     from streams.schema.values import ValueReader
 
 POLL_S = 0.5
@@ -27,21 +27,21 @@ ROWS = 20
 FeatureSetName = Annotated[
     str, typer.Argument(metavar="SET", help="Name of the feature set.", show_default=False)
 ]
-Follow = Annotated[
-    bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
-]
+Follow = Annotated[bool, flag("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         "--limit",
         "-n",
         min=1,
-        help=f"How many vectors to begin with. Default: the newest {ROWS}.",
+        metavar="NUMBER",
+        help="How many: the newest, or with --from-beginning the oldest. Default: "
+        f"{ROWS}, or with --from-beginning all.",
         show_default=False,
     ),
 ]
 FromStart = Annotated[
-    bool, typer.Option("--from-beginning", help="All vectors from the oldest one on.")
+    bool, flag("--from-beginning", help="Begin with the oldest vector, not the newest.")
 ]
 
 
@@ -50,27 +50,23 @@ def register(app: typer.Typer) -> None:
     app.command()(tail)
 
 
+@takes_common_options
 def tail(
+    common: CommonOptions,
     feature_set: FeatureSetName,
     follow: Follow = False,
     limit: Limit = None,
     from_beginning: FromStart = False,
     json: Json = False,
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    app: App = None,
-    config: Config = None,
 ) -> None:
-    """Print the newest vectors of a feature set, in the order in which they were written.
+    """Print the newest vectors of a feature set.
 
-    Only committed vectors are shown. A table where it fits the terminal, else a few lines for
-    each vector; with --json one object a line.
+    Committed ones only, in the order in which they were written. A table where it fits the
+    terminal, else a few lines for each vector; with --json one object a line.
     """
+    settings = common.settings()
     from streams.schema.values import ValueReader  # takes a second, for polars
 
-    settings = load_settings(
-        config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
-    )
     topic = settings.names.features_topic(feature_set)
     partitions = Admin(settings).partitions().get(topic)
     if partitions is None:

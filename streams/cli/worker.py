@@ -17,9 +17,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.options import App, BootstrapServers, Config, Json, RegistryUrl, say
+from streams.cli.options import CommonOptions, Json, flag, say, takes_common_options
 from streams.clock import SystemClock
-from streams.config import load_settings
 from streams.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ Instance = Annotated[
         show_default=False,
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")]
+Verbose = Annotated[bool, flag("--verbose", "-v", help="Log what happens inside.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,14 +47,12 @@ def register(app: typer.Typer) -> None:
     app.command()(worker)
 
 
+@takes_common_options
 def worker(
+    common: CommonOptions,
     instance: Instance = None,
     verbose: Verbose = False,
     json: Json = False,
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    app: App = None,
-    config: Config = None,
 ) -> None:
     """Compute the features of all serving versions, until Ctrl-C.
 
@@ -65,9 +62,7 @@ def worker(
     batch, commits, flushes and leaves the group.
     """
     check_instance(instance)
-    settings = load_settings(
-        config, bootstrap_servers=bootstrap_servers, registry_url=registry_url, app=app
-    )
+    settings = common.settings()
     # One for all that goes to stderr, or log lines would run into the live table.
     console = Console(stderr=True)
     _log_to(console, verbose=verbose)
