@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from streams.datapath.batch import OFFSET, ORDER_COLUMNS, Batch, DeadLetter, Marker
-from streams.datapath.records import Records, columns
+from streams.datapath.records import Records, as_columns
 from streams.datapath.rekeyed import read_marker, read_origin
 from streams.definitions.model import Source, TimeUnit
 from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PARTITION
@@ -66,14 +66,14 @@ class Intake:
 
     def unknown_ids(self, records: Sequence[Record]) -> set[int]:
         """Schema ids to look up and add to the decoder before `batch`."""
-        return self.decoder.missing_ids(self._events_of(_columns(records)).values)
+        return self.decoder.missing_ids(self._events_of(as_columns(records)).values)
 
     def _events_of(self, run: Records) -> Records:
         return run.where([key is not None for key in run.keys]) if self._rekeyed else run
 
     def batch(self, records: Sequence[Record], *, first_offset: int, partition: int) -> Batch:
         """The batch at `first_offset` of stream partition `partition`."""
-        run = _columns(records)
+        run = as_columns(records)
         markers: tuple[Marker, ...] = ()
         if self._rekeyed:
             orders = run.where([key is None for key in run.keys])
@@ -158,10 +158,6 @@ class Intake:
             )
             letters.append(DeadLetter(offset=offset, error=error, detail=detail))
         return letters
-
-
-def _columns(records: Sequence[Record]) -> Records:
-    return records if isinstance(records, Records) else columns([records])
 
 
 def event_time_ms(source: Source, fields: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -88,6 +88,21 @@ class Records(Sequence[Record]):
             headers=list(compress(self.headers, wanted)),
         )
 
+    def take(self, positions: Sequence[int]) -> Records:
+        """The records at `positions`, in that order."""
+        return Records(
+            offsets=[self.offsets[at] for at in positions],
+            timestamps=[self.timestamps[at] for at in positions],
+            keys=[self.keys[at] for at in positions],
+            values=[self.values[at] for at in positions],
+            headers=[self.headers[at] for at in positions],
+        )
+
+
+def as_columns(records: Sequence[Record]) -> Records:
+    """The records as columns, which they may be already."""
+    return records if isinstance(records, Records) else columns([records])
+
 
 def columns(runs: Iterable[Sequence[Record]]) -> Records:
     """Runs of records, one after the other, as one."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streams.datapath.batch import OFFSET, DeadLetter
 from streams.datapath.intake import Intake
+from streams.datapath.records import as_columns
 from streams.schema.decode import Decoder
 from streams.schema.types import field_types
 from streams.windowing.accumulators import EVENT_TIME
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.datapath.records import Record
+    from streams.datapath.records import Record, Records
     from streams.definitions.model import Source
 
 REMEMBERED_ENTITIES = 100_000
 _TEXT = "_text"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """Events for one partition, in their order, with their keys."""
 
-    keys: list[bytes] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    keys: Sequence[bytes]
+    records: Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +75,23 @@ class Router:
 
     def route(self, records: Sequence[Record], partition: int) -> Routed:
         """Share out records of a source partition, in order of offset."""
-        batch = self._intake.batch(records, first_offset=records[0].offset, partition=partition)
-        shares: dict[int, Share] = {}
+        run = as_columns(records)
+        batch = self._intake.batch(run, first_offset=run.offsets[0], partition=partition)
+        placed: dict[int, tuple[list[bytes], list[int]]] = {}
         dead = list(batch.dead)
-        by_offset = {record.offset: record for record in records}
+        at_offset = {offset: at for at, offset in enumerate(run.offsets)}
         for offset, text in batch.events.select(OFFSET, self._text).iter_rows():
             if text is None:
                 dead.append(self._orphan(offset))
                 continue
             place, key = self._place(text)
-            share = shares.get(place)
-            if share is None:
-                share = shares[place] = Share()
-            share.keys.append(key)
-            share.records.append(by_offset[offset])
+            keys, positions = placed.setdefault(place, ([], []))
+            keys.append(key)
+            positions.append(at_offset[offset])
+        shares = {
+            place: Share(keys=keys, records=run.take(positions))
+            for place, (keys, positions) in placed.items()
+        }
         newest_ms = batch.events[EVENT_TIME].max()
         assert newest_ms is None or isinstance(newest_ms, int)
         dead.sort(key=lambda letter: letter.offset)

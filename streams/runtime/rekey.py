@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -19,9 +19,10 @@ from mode import Service
 
 from streams.datapath.rekey_progress import RekeyProgress
 from streams.errors import RewindowError
+from streams.runtime.consumer import ColumnConsumer
 from streams.runtime.context import Context
 from streams.runtime.idleness import IdleWatcher, Owner
-from streams.runtime.rekey_cursor import RECORDS_PER_BATCH, SESSION_TIMEOUT_S, RekeyCursor
+from streams.runtime.rekey_cursor import SESSION_TIMEOUT_S, RekeyCursor
 from streams.runtime.streams import Stream
 
 HEARTBEAT_S = 2.0
@@ -55,7 +56,7 @@ class RekeyStage(Service):
         self._context = context
         self._on_failure = on_failure
         self._cursors: dict[TopicPartition, RekeyCursor] = {}
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: ColumnConsumer | None = None
         self._group = context.names.rekey_group(stream.name)
         self._watcher = IdleWatcher(
             context,
@@ -79,7 +80,7 @@ class RekeyStage(Service):
 
     async def on_start(self) -> None:
         """Join the group."""
-        consumer = AIOKafkaConsumer(
+        consumer = ColumnConsumer(
             **self._context.kafka_config,
             client_id=f"rewindow-{self._context.instance}-rekey",
             group_id=self._group,
@@ -88,7 +89,7 @@ class RekeyStage(Service):
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            max_poll_records=RECORDS_PER_BATCH,
+            max_poll_records=self._context.limits.records_per_fetch,
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=100,
             session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),

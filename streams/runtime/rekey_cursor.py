@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from streams.datapath.records import Record, Records
 from streams.datapath.rekey_progress import RekeyProgress, closes_something
 from streams.datapath.routing import Router
 from streams.errors import RewindowError, UnreachableError
+from streams.runtime.consumer import ColumnConsumer
 from streams.runtime.context import Context
 from streams.runtime.producer import Outgoing, PartitionProducer
 from streams.runtime.rekey_output import entity_hash, rekeyed, with_markers
 from streams.runtime.rekey_start import find_start
 from streams.runtime.streams import Stream
 
-RECORDS_PER_BATCH = 10_000
 FETCH_WAIT_MS = 200
 SESSION_TIMEOUT_S = 8.0
 FINISH_S = 15.0
@@ -48,7 +49,7 @@ class RekeyCursor:
         self,
         context: Context,
         stream: Stream,
-        consumer: AIOKafkaConsumer,
+        consumer: ColumnConsumer,
         tp: TopicPartition,
         *,
         on_failure: Callable[[BaseException], None],
@@ -208,11 +209,9 @@ class RekeyCursor:
     # -- batches ------------------------------------------------------------------------------
 
     async def _fetch_and_work(self) -> None:
-        found = await self._consumer.getmany(
-            self._tp, timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_PER_BATCH
-        )
+        found = await self._consumer.getmany(self._tp, timeout_ms=FETCH_WAIT_MS)
         # Nothing may be awaited before this: the fetch position is beyond what is in hand.
-        records = found.get(self._tp)
+        records: Records | None = found.get(self._tp)
         self._in_hand = bool(records)
         if self._broken is not None:
             raise self._broken
@@ -228,13 +227,13 @@ class RekeyCursor:
                     self._committing = False
                     self._in_hand = False
 
-    async def _look_up_schemas(self, records: Sequence[ConsumerRecord]) -> None:
+    async def _look_up_schemas(self, records: Records) -> None:
         unknown = self._router.unknown_ids(records)
         if unknown:
             for schema_id, schema in (await self._context.schemas.get(unknown)).items():
                 self._router.decoder.add(schema_id, schema)
 
-    async def _work(self, records: Sequence[ConsumerRecord]) -> None:
+    async def _work(self, records: Records) -> None:
         """One transaction: events, then markers if they are due, dead letters, position."""
         routed = await self._context.run(lambda: self._router.route(records, self.partition))
         before = self.progress
@@ -249,10 +248,10 @@ class RekeyCursor:
         outgoing = await self._context.run(
             lambda: rekeyed(routed, records, self._stream, self._tp, self._context.names)
         )
-        await self._commit(outgoing, records[-1].offset + 1, progress, marker=marker)
+        await self._commit(outgoing, records.offsets[-1] + 1, progress, marker=marker)
         self._context.stats.dead += len(routed.dead)
 
-    def _with_floor(self, progress: RekeyProgress, first: ConsumerRecord) -> RekeyProgress:
+    def _with_floor(self, progress: RekeyProgress, first: Record) -> RekeyProgress:
         """Where the cursor began after offset 0, its first record tells from when on it has
         everything."""
         if not progress.floor_wanted or first.timestamp < 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.partitioner import murmur2
 
 from streams.datapath.batch import DeadLetter, Marker
-from streams.datapath.records import Record
+from streams.datapath.records import Records
 from streams.datapath.rekey_progress import RekeyProgress
 from streams.datapath.rekeyed import (
     KEY_HEADER,
@@ -33,7 +34,7 @@ def entity_hash(key: bytes) -> int:
 
 def rekeyed(
     routed: Routed,
-    records: Sequence[ConsumerRecord],
+    records: Records,
     stream: Stream,
     tp: TopicPartition,
     names: Names,
@@ -44,8 +45,8 @@ def rekeyed(
             topic=stream.topic,
             partition=partition,
             keys=share.keys,
-            values=[record.value for record in share.records],
-            each_headers=[event_headers(record, tp.partition) for record in share.records],
+            values=share.records.values,
+            each_headers=event_headers(share.records, tp.partition),
         )
         for partition, share in routed.shares.items()
     ]
@@ -54,12 +55,18 @@ def rekeyed(
     return outgoing
 
 
-def event_headers(record: Record, partition: int) -> Headers:
-    """Where the event came from, and its own headers. Ours can't be forged: they come first,
+def event_headers(events: Records, partition: int) -> list[Headers]:
+    """Where each event came from, and its own headers. Ours can't be forged: they come first,
     and others of that name are left out."""
-    own = [header for header in record.headers if header[0] not in _OWN_HEADERS]
-    origin = origin_header(partition, record.offset, record.timestamp)
-    return [origin, *key_header(record.key), *own]
+    columns = zip(events.offsets, events.timestamps, events.keys, events.headers, strict=True)
+    return [
+        [
+            origin_header(partition, offset, timestamp_ms),
+            *key_header(key),
+            *(header for header in headers if header[0] not in _OWN_HEADERS),
+        ]
+        for offset, timestamp_ms, key, headers in columns
+    ]
 
 
 def with_markers(
@@ -88,15 +95,14 @@ def with_markers(
 
 def _dead(
     letters: Sequence[DeadLetter],
-    records: Sequence[ConsumerRecord],
+    records: Records,
     stream: Stream,
     tp: TopicPartition,
     names: Names,
 ) -> Outgoing:
-    by_offset = {record.offset: record for record in records}
     copies = [
         set_aside(
-            by_offset[letter.offset],
+            records[bisect_left(records.offsets, letter.offset)],
             topic=tp.topic,
             partition=tp.partition,
             stream=stream.name,
