@@ -10,7 +10,7 @@ from rich.table import Table
 from streams import devstack
 from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
 from streams.config import DEFAULT_BOOTSTRAP_SERVERS, DEFAULT_REGISTRY_URL
-from streams.devstack import Health
+from streams.devstack import Addresses, Health
 from streams.errors import UnreachableError
 from streams.kafka import Admin
 from streams.schema.registry import Registry
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from streams.config import Settings
 
+USUAL = Addresses(bootstrap_servers=DEFAULT_BOOTSTRAP_SERVERS, registry_url=DEFAULT_REGISTRY_URL)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module to the command line."""
@@ -32,8 +34,8 @@ def register(app: typer.Typer) -> None:
 def status(common: CommonOptions, json: Json = False) -> None:
     """Show whether Kafka and the registry answer, and where they are.
 
-    Asks those that options, variables or the configuration file name, else the local ones.
-    Exits with 0 if both answer, else with 4.
+    Asks those that other commands use. Where nobody names any, these are the local ones, of
+    `rewindow up`. Exits with 0 if both answer, else with 4.
     """
     servers, problems = _servers(common)
     if json:
@@ -50,20 +52,21 @@ def status(common: CommonOptions, json: Json = False) -> None:
 def _servers(common: CommonOptions) -> tuple[list[Health], list[str]]:
     """Kafka and the registry, and what to say of those that don't answer."""
     settings = common.settings()
-    url = str(settings.registry["url"])
-    running = devstack.running()
     kafka, registry = devstack.status()
     problems = []
-    # Nobody can tell a usual address that was named from one that was not: it counts as local.
-    if common.bootstrap_servers or settings.bootstrap_servers not in (
-        DEFAULT_BOOTSTRAP_SERVERS,
-        running and running.bootstrap_servers,
-    ):
-        kafka, why = _asked("Kafka", settings.bootstrap_servers, lambda: _ask_kafka(settings))
-        problems += why
-    if common.registry_url or url not in (DEFAULT_REGISTRY_URL, running and running.registry_url):
-        registry, why = _asked("registry", url, lambda: _ask_registry(settings))
-        problems += why
+    running = devstack.running()
+    used = Addresses(
+        bootstrap_servers=settings.bootstrap_servers, registry_url=str(settings.registry["url"])
+    )
+    given = common.bootstrap_servers or common.registry_url
+    # Nobody can tell usual addresses that were named from those that nobody named.
+    if given or used != (running or USUAL):
+        if running is None or used.bootstrap_servers != running.bootstrap_servers:
+            kafka, why = _asked("Kafka", used.bootstrap_servers, lambda: _ask_kafka(settings))
+            problems += why
+        if running is None or used.registry_url != running.registry_url:
+            registry, why = _asked("registry", used.registry_url, lambda: _ask_registry(settings))
+            problems += why
     local = [one.name for one in (kafka, registry) if one.log and not one.answers]
     if local:
         problems.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import kafka
+from streams import devstack, kafka
 from streams.devstack.process import free_port
 from streams.schema.registry import Registry
 from tests.unit.cli.runs import Ran, run
@@ -51,15 +51,40 @@ def test_those_that_the_configuration_names(capsys: Capture) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
-def test_a_usual_address_that_is_given_is_asked(capsys: Capture) -> None:
+def test_where_one_is_named_the_usual_address_of_the_other_is_asked(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka.Admin, "partitions", lambda _: {})
     ran = run(capsys, "status", "--json", "--registry-url", "http://127.0.0.1:8081")
-    assert servers(ran)[1] == ("registry", True, "http://127.0.0.1:8081")
+    assert servers(ran) == [
+        ("Kafka", True, "127.0.0.1:9092"),
+        ("registry", True, "http://127.0.0.1:8081"),
+    ]
+    assert (ran.exit_code, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("named", [[], ["--bootstrap-servers", "127.0.0.1:1"]])
+def test_of_a_running_stack_it_knows_more(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, named: list[str]
+) -> None:
+    addresses = devstack.Addresses(bootstrap_servers="127.0.0.1:1", registry_url="http://a")
+    local = [
+        devstack.Health(name=name, answers=True, address=address, pid=7, log="a.log")
+        for name, address in (("K", addresses.bootstrap_servers), ("R", addresses.registry_url))
+    ]
+    monkeypatch.setattr(devstack, "running", lambda: addresses)
+    monkeypatch.setattr(devstack, "status", lambda: local)
+    ran = run(capsys, "status", *named)
+    assert [line.split()[-1] for line in ran.stdout.splitlines()] == ["pid", "7", "7"]
+    assert (ran.exit_code, ran.stderr) == (0, "log of K: a.log\nlog of R: a.log\n")
+    other = run(capsys, "status", "--json", "--registry-url", "http://b")
+    assert servers(other) == [("K", True, "127.0.0.1:1"), ("registry", True, "http://b")]
 
 
 def test_a_table_for_people(capsys: Capture) -> None:
-    ran = run(capsys, "status", "--registry-url", "http://registry")
+    address = f"127.0.0.1:{free_port()}"
+    ran = run(capsys, "status", "--bootstrap-servers", address, "--registry-url", "http://registry")
     head, first, second = ran.stdout.splitlines()
     assert head.split() == ["server", "version", "state", "address", "pid"]
-    assert first.split()[-3:] == ["down", "-", "-"]
+    assert first.split() == ["Kafka", "-", "down", address, "-"]
     assert second.split() == ["registry", "-", "up", "http://registry", "-"]
-    assert "log of Apache Kafka: " in ran.stderr
