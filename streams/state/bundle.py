@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import polars as pl
 import rocksdict
 
-from streams.errors import InvalidInputError, RefusedError, RewindowError
+from streams.errors import InvalidInputError, RewindowError
+from streams.state.refusals import damaged, refuse_others, refuse_to_open
 from streams.state.rows import (
     ENTITY,
     PANE,
@@ -30,12 +32,14 @@ from streams.state.rows import (
     RowLayout,
     check_keys,
     encode_keys,
+    key,
+    pane_of_key,
     pane_prefix,
 )
 from streams.state.store import Meta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
@@ -154,7 +158,7 @@ class Bundle:
         try:
             db = rocksdict.Rdict(str(path), options)
         except Exception as error:
-            _refuse_to_open(path, error)
+            refuse_to_open(path, error)
         bundle = cls(db, path, layout, options, before_ingest)
         try:
             # Only who holds the LOCK may remove this: before, it may be somebody's flush.
@@ -169,13 +173,53 @@ class Bundle:
     def meta(self) -> Meta | None:
         return self._meta
 
-    def scan(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
         """See PaneStore. Raises RewindowError if the files are damaged."""
         first, end = _bound(start_ms), _bound(end_ms)
         if first >= end or self._meta is None:
             return self._layout.empty()
-        frames = [self._decode(keys, values) for keys, values in self._pairs(first, end)]
+        frames = [self._decode(keys, values) for keys, values in self._pairs(first, end, limit)]
         return pl.concat(frames) if frames else self._layout.empty()
+
+    def panes(self, start_ms: int, end_ms: int) -> list[int]:
+        """See PaneStore; one seek for each. Raises RewindowError if the files are damaged."""
+        first, end = _bound(start_ms), _bound(end_ms)
+        found: list[int] = []
+        if first >= end or self._meta is None:
+            return found
+        cursor = self._opened().iter()
+        try:
+            cursor.seek(first)
+            while cursor.valid() and (at := cursor.key()) < end:
+                found.append(pane_of_key(at))
+                cursor.seek(_bound(found[-1] + 1))
+            whole = cursor.valid()
+            cursor.status()
+        except Exception as error:
+            self._fail("read", error)
+        finally:
+            del cursor
+        if not whole:  # the meta row comes after all rows
+            raise damaged(self._path, "rows are missing")
+        return found
+
+    def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
+        """See PaneStore. Raises RewindowError if the files are damaged."""
+        if self._meta is None:
+            return self._layout.empty()
+        frames = []
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for pane in panes:
+            # No entity lies between one and the same with a zero byte after it.
+            first = pane_prefix(pane) if after is None else key(pane, after + "\0")
+            for some, found in self._pairs(first, _bound(pane + 1), limit):
+                keys += some
+                values += found
+            if len(keys) >= _CHUNK_ROWS:
+                frames.append(self._decode(keys, values))
+                keys, values = [], []
+        return pl.concat([*frames, self._decode(keys, values)])
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
         """See PaneStore. Raises RewindowError if the files are damaged, ValueError for nulls."""
@@ -246,7 +290,7 @@ class Bundle:
         wanted = dict(identity)
         try:
             if stored is not None:
-                _refuse_others(self._path, json.loads(stored), wanted)
+                refuse_others(self._path, json.loads(stored), wanted)
             elif meta is not None:
                 raise ValueError("it does not say whose it is")
             else:
@@ -254,7 +298,7 @@ class Bundle:
                 self._ingest([], (_IDENTITY_KEY, text.encode()))
             self._meta = None if meta is None else Meta.from_bytes(meta)
         except ValueError as error:
-            raise _damaged(self._path, error) from None
+            raise damaged(self._path, error) from None
 
     def _ingest(
         self,
@@ -281,21 +325,29 @@ class Bundle:
         except Exception as error:
             self._fail("written", error)
 
-    def _pairs(self, first: bytes, end: bytes) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Keys in [first, end) and their values, in chunks, as of one moment."""
+    def _pairs(
+        self, first: bytes, end: bytes, limit: int | None = None
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Keys in [first, end) and their values, in chunks, as of one moment.
+
+        With `limit`, only so many of them.
+        """
         snapshot = self._opened().snapshot()
         # Two passes: rocksdict's pairs are tuples, which cost three times as much.
         keys = cast("Iterator[bytes]", snapshot.keys(from_key=first, read_opt=_until(end)))
         values = snapshot.values(from_key=first, read_opt=_until(end))
+        left = sys.maxsize if limit is None else limit
         last = None
         try:
-            while chunk := list(islice(keys, _CHUNK_ROWS)):
-                found = list(islice(values, _CHUNK_ROWS))
+            while chunk := list(islice(keys, min(_CHUNK_ROWS, left))):
+                found = list(islice(values, len(chunk)))
                 if len(found) != len(chunk):
-                    raise _damaged(self._path, "fewer values than keys")
+                    raise damaged(self._path, "fewer values than keys")
                 last = chunk[-1]
+                left -= len(chunk)
                 yield chunk, found
-            self._check_end(snapshot, first, last, end)
+            if left:
+                self._check_end(snapshot, first, last, end)
         finally:
             # What is still alive at close keeps the LOCK; a traceback would keep it alive.
             del snapshot, keys, values
@@ -320,7 +372,7 @@ class Bundle:
             self._fail("read", error)
         finally:
             del cursor, snapshot
-        raise _damaged(self._path, "rows are missing")
+        raise damaged(self._path, "rows are missing")
 
     def _get(self, keys: list[bytes]) -> list[bytes | None]:
         try:
@@ -332,7 +384,7 @@ class Bundle:
         try:
             return self._layout.decode(keys, values)
         except ValueError as error:
-            raise _damaged(self._path, error) from None
+            raise damaged(self._path, error) from None
 
     def _rows_at_most(self, start_ms: int, end_ms: int) -> int:
         """Rows in the SST files that touch these panes."""
@@ -350,7 +402,7 @@ class Bundle:
 
     def _fail(self, verb: str, error: Exception) -> NoReturn:
         if "Corruption" in str(error):
-            raise _damaged(self._path, error) from None
+            raise damaged(self._path, error) from None
         raise RewindowError(
             f"the state in {self._path} can't be {verb}: {error}. See to the disk (space,"
             " rights, limit of open files) and start the worker again: nothing is lost"
@@ -382,41 +434,3 @@ def _compact(db: rocksdict.Rdict, first: bytes, end: bytes) -> None:
     except Exception as error:
         # Closing stops it; RocksDB's own compactions or the next drop do the rest.
         _LOG.debug("space not reclaimed yet: %s", error)
-
-
-def _refuse_others(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    if found == wanted:
-        return
-    names = sorted(found.keys() | wanted.keys())
-    differing = [name for name in names if found.get(name) != wanted.get(name)]
-    whose = ", ".join(f"{name} {found.get(name)!r}" for name in differing)
-    asked = ", ".join(f"{name} {wanted.get(name)!r}" for name in differing)
-    raise RefusedError(
-        f"{path} is the state of app {found.get('app')!r}: it holds {whose}, wanted is {asked}."
-        " Set [state].dir to another directory"
-    )
-
-
-def _refuse_to_open(path: Path, error: Exception) -> NoReturn:
-    text = str(error)
-    if "lock hold by current process" in text or "While lock file" in text:
-        raise RefusedError(
-            f"another worker uses this directory: {path}. Stop it, or give this one another"
-            " [state].dir"
-        ) from None
-    if any(reason in text for reason in ("Permission denied", "Read-only", "os error")):
-        raise InvalidInputError(
-            f"the state directory {path} can't be used: {text}. Set [state].dir to a directory"
-            " that this user may write"
-        ) from None
-    if any(reason in text for reason in ("No space left", "Too many open files")):
-        raise RewindowError(f"the state in {path} can't be opened: {text}") from None
-    raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, reason: object) -> RewindowError:
-    told = " ".join(str(reason).split()).rstrip(".")
-    return RewindowError(
-        f"the state in {path} is damaged: {told}. Delete that directory and start the worker"
-        " again: Kafka is the log, the state is rebuilt from it"
-    )

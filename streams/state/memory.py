@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from streams.state.rows import ENTITY, PANE, RowLayout, check_keys
+from streams.state.rows import ENTITY, PANE, RowLayout, check_keys, first_of_each
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streams.state.store import Meta
 
 _KEY = [PANE, ENTITY]
@@ -28,8 +30,16 @@ class MemoryStore:
     def meta(self) -> Meta | None:
         return self._meta
 
-    def scan(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._rows.filter((pl.col(PANE) >= start_ms) & (pl.col(PANE) < end_ms))
+    def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
+        found = self._rows.filter((pl.col(PANE) >= start_ms) & (pl.col(PANE) < end_ms))
+        return found if limit is None else found.head(limit)
+
+    def panes(self, start_ms: int, end_ms: int) -> list[int]:
+        return self.scan(start_ms, end_ms)[PANE].unique().sort().to_list()
+
+    def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
+        found = self._rows.filter(pl.col(PANE).is_in(panes))
+        return first_of_each(found, after, limit)
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
         return self._rows.join(keys, on=_KEY, how="semi", maintain_order="left")

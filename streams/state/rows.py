@@ -180,6 +180,11 @@ def pane_prefix(pane_ms: int) -> bytes:
     return (pane_ms + (1 << 63)).to_bytes(_PANE_BYTES, "big")
 
 
+def pane_of_key(row_key: bytes) -> int:
+    """The pane, start in ms, of a row's key."""
+    return int.from_bytes(row_key[:_PANE_BYTES], "big") - (1 << 63)
+
+
 def encode_keys(frame: pl.DataFrame) -> list[bytes]:
     """Keys of the `@pane` and `@entity` columns of a frame sorted by them.
 
@@ -202,6 +207,13 @@ def check_keys(frame: pl.DataFrame) -> None:
         raise ValueError("two rows of one pane and entity, or rows out of order")
     if len(pane) and int(pane[-1]) >= PANE_LIMIT_MS:
         raise ValueError(f"a pane must start before {PANE_LIMIT_MS}")
+
+
+def first_of_each(rows: pl.DataFrame, after: str | None, limit: int) -> pl.DataFrame:
+    """The first `limit` rows of each pane after entity `after`, of a frame sorted by its keys."""
+    if after is not None:
+        rows = rows.filter(pl.col(ENTITY) > after)
+    return rows.filter(pl.int_range(pl.len()).over(PANE) < limit)
 
 
 def _decode_keys(keys: Sequence[bytes]) -> tuple[_Array, pl.Series]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -67,8 +67,22 @@ class PaneStore(Protocol):
         """The meta of the last flush; None if there was none."""
         ...
 
-    def scan(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """Rows with `@pane` in [start_ms, end_ms), ascending by pane, then entity bytes."""
+    def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
+        """Rows with `@pane` in [start_ms, end_ms), ascending by pane, then entity bytes.
+
+        The first `limit` of them, or all.
+        """
+        ...
+
+    def panes(self, start_ms: int, end_ms: int) -> list[int]:
+        """The panes in [start_ms, end_ms) that have rows, ascending; reads no values."""
+        ...
+
+    def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
+        """The first `limit` rows of each of the ascending `panes`, sorted as by `scan`.
+
+        Counted are rows whose entity comes after `after` by its bytes; without it, all.
+        """
         ...
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:

@@ -72,6 +72,28 @@ class Stores(RuleBasedStateMachine):
         assert self.disk.scan(start, end).rows() == expected
         assert self.memory.scan(start, end).rows() == expected
 
+    @rule(start=PANES, end=PANES, limit=st.integers(0, 12))
+    def scan_some(self, start: int, end: int, limit: int) -> None:
+        expected = self.expected({key for key in self.model if start <= key[0] < end})
+        panes = sorted({pane for pane, *_ in expected})
+        for store in (self.disk, self.memory):
+            assert store.scan(start, end, limit).rows() == expected[:limit]
+            assert store.panes(start, end) == panes
+
+    @rule(
+        panes=st.sets(PANES),
+        after=st.none() | KEYS.map(lambda key: key[1]),
+        limit=st.integers(1, 4),
+    )
+    def scan_each(self, panes: set[int], after: str | None, limit: int) -> None:
+        first = b"" if after is None else after.encode() + b"\0"
+        expected = []
+        for pane in sorted(panes):
+            keys = {key for key in self.model if key[0] == pane and key[1].encode() >= first}
+            expected += self.expected(keys)[:limit]
+        for store in (self.disk, self.memory):
+            assert store.scan_each(sorted(panes), after, limit).rows() == expected
+
     @rule(keys=st.lists(KEYS, max_size=12))
     def lookup(self, keys: list[tuple[int, str]]) -> None:
         frame = pl.DataFrame(keys, schema={"@pane": pl.Int64, "@entity": pl.String}, orient="row")

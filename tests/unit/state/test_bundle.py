@@ -81,6 +81,39 @@ def test_a_lookup_finds_each_existing_row_once(store: PaneStore) -> None:
     assert store.lookup(many.reverse()).equals(many)
 
 
+def test_a_scan_may_end_early(store: PaneStore) -> None:
+    store.flush(rows((0, "a", 1), (0, "b", 2), (60, "a", 3)), Meta(next_offset=1))
+    assert store.scan(*EVERYTHING, limit=2).equals(rows((0, "a", 1), (0, "b", 2)))
+    assert store.scan(*EVERYTHING, limit=3).equals(store.scan(*EVERYTHING))
+    assert store.scan(*EVERYTHING, limit=4).equals(store.scan(*EVERYTHING))
+    assert store.scan(*EVERYTHING, limit=0).equals(rows())
+
+
+def test_panes_are_those_that_have_rows(store: PaneStore) -> None:
+    assert store.panes(*EVERYTHING) == []
+    store.flush(rows((-60, "a", 1), (0, "a", 1), (0, "b", 2), (120, "", 3)), Meta(next_offset=1))
+    assert store.panes(*EVERYTHING) == [-60, 0, 120]
+    assert store.panes(-59, 120) == [0]
+    assert store.panes(120, 0) == []
+    store.drop_below(0)
+    assert store.panes(*EVERYTHING) == [0, 120]
+
+
+def test_runs_of_entities_are_read_pane_by_pane(store: PaneStore) -> None:
+    #     -60    a       c
+    #       0    a  a\0  c  ü
+    #      60       a\0
+    there = [(-60, "a", 1), (-60, "c", 2), (0, "a", 3), (0, "a\0", 4), (0, "c", 5), (0, "ü", 6)]
+    store.flush(rows(*there, (60, "a\0", 7)), Meta(next_offset=1))
+    panes = [-60, 0, 60]
+    assert store.scan_each(panes, None, 2).equals(rows(*there[:4], (60, "a\0", 7)))
+    assert store.scan_each(panes, "a", 1).equals(rows(there[1], there[3], (60, "a\0", 7)))
+    assert store.scan_each([-60, 0], "a\0", 9).equals(rows(there[1], there[4], there[5]))
+    assert store.scan_each(panes, "ü", 9).equals(rows())
+    assert store.scan_each([], None, 9).equals(rows())
+    assert store.scan_each([-120], None, 9).equals(rows())
+
+
 def test_dropping_takes_only_what_is_below(store: PaneStore) -> None:
     store.flush(rows((-60, "a", 1), (0, "a", 2), (60, "a", 3)), Meta(next_offset=1))
     for _ in range(2):
@@ -211,7 +244,7 @@ def test_a_block_that_cannot_be_read_never_shortens_a_scan(tmp_path: Path) -> No
     bundle = opened(tmp_path)
     frame = pl.DataFrame(
         {
-            "@pane": [0] * 1000,
+            "@pane": [n // 5 for n in range(1000)],
             "@entity": [f"{n:04}" for n in range(1000)],
             "n": list(range(1000)),
             "sketch": [os.urandom(200) for _ in range(1000)],
@@ -229,6 +262,10 @@ def test_a_block_that_cannot_be_read_never_shortens_a_scan(tmp_path: Path) -> No
         bundle.scan(*EVERYTHING)
     with pytest.raises(RewindowError, match="is damaged"):
         bundle.lookup(frame.gather_every(10))
+    with pytest.raises(RewindowError, match="is damaged"):
+        bundle.panes(*EVERYTHING)
+    with pytest.raises(RewindowError, match="is damaged"):
+        bundle.scan_each(range(200), None, 9)
     bundle.close()
     opened(tmp_path).close()
 
