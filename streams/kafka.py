@@ -170,9 +170,9 @@ class Admin:
         self._settings = settings
         self._errors: deque[KafkaError] = deque(maxlen=8)
         with kafka_errors(settings, "connecting"):
-            # No method of this object: the client must never be part of a reference cycle. What
-            # the garbage collector does to one is undone twice (tp_clear, then tp_dealloc), and
-            # the second time sets a thread-local variable that may be somebody else's by then.
+            # No method of this object: a client must not be part of a reference cycle. The
+            # garbage collector runs in any thread, the client's own ones included, and a
+            # client that is ended in one of those takes the process with it.
             self._client = AdminClient(confluent_config(settings, error_cb=self._errors.append))
 
     @property

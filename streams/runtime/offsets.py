@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.clock import Clock, SystemClock
 from streams.errors import RewindowError, UnreachableError
 from streams.kafka import confluent_config, explain
 from streams.runtime.producer import END_OF_METADATA
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from streams.config import Settings
 
 TIMEOUT_S = 6.0
+
+RENEW_AFTER_S = 3.0
+CLIENTS_KEPT = 8
+"""So many are kept that who is dropped has been out of use for longer than a look-up takes."""
 
 _NOT_YET = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -56,9 +62,15 @@ def _text(metadata: str | None) -> str:
 class Offsets:
     """Blocking look-ups; a worker calls them from a thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
-        self._admin = AdminClient(confluent_config(settings))
+        self._clock = clock or SystemClock()
+        self._clients: deque[AdminClient] = deque(maxlen=CLIENTS_KEPT)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._clients.append(AdminClient(confluent_config(self._settings)))
+        self._renewed_s = self._clock.monotonic_s()
 
     def committed(
         self, group: str, partitions: Iterable[tuple[str, int]], *, stable: bool = True
@@ -73,9 +85,8 @@ class Offsets:
         if not wanted:
             return {}
         request = ConsumerGroupTopicPartitions(group, wanted)
-        admin = self._admin
         try:
-            answer = admin.list_consumer_group_offsets(
+            answer = self._clients[-1].list_consumer_group_offsets(
                 [request], require_stable=stable, request_timeout=TIMEOUT_S
             )
             found = answer[group].result(TIMEOUT_S + 1).topic_partitions
@@ -114,9 +125,8 @@ class Offsets:
         if not specs:
             return {}
         request = {TopicPartition(topic, p): spec for (topic, p), spec in specs.items()}
-        admin = self._admin
         try:
-            futures = admin.list_offsets(
+            futures = self._clients[-1].list_offsets(
                 request,
                 isolation_level=IsolationLevel.READ_UNCOMMITTED,
                 request_timeout=TIMEOUT_S,
@@ -130,9 +140,11 @@ class Offsets:
 
     def _explained(self, error: KafkaException, doing: str) -> RewindowError:
         """Our error; what a broker says while it comes up counts as not reachable."""
-        # What a client has learnt of brokers may be what is wrong: the next look is a new one's.
-        # The old one lives on in the threads that wait for its answers.
-        self._admin = AdminClient(confluent_config(self._settings))
+        # What a client has learnt of brokers may be what is wrong: a later look is a new one's.
+        # No variable holds a client, and so no traceback: a client that the garbage collector
+        # finds may be ended in a thread of its own, which it does not survive.
+        if self._clock.monotonic_s() - self._renewed_s > RENEW_AFTER_S:
+            self._renew()
         cause = error.args[0] if error.args else None
         if isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _NOT_YET):
             return UnreachableError(f"{doing}: {cause.str()}")

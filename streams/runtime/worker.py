@@ -166,7 +166,7 @@ class Worker:
             settings=settings,
             names=settings.names,
             kafka_config=aiokafka_config(settings),
-            offsets=Offsets(settings),
+            offsets=Offsets(settings, self._clock),
             schemas=SchemaBook(registry, self._clock),
             clock=self._clock,
             stats=self.stats,
