@@ -104,7 +104,8 @@ class Compiler:
         seconds = _epoch_of(body)
         if seconds is not None:
             moment = need(self.compile(seconds), "EXTRACT", Kind.TIMESTAMP, Kind.DATE)
-            return built(as_timestamp(moment).cast(pl.Int64) / 1e6, Kind.FLOAT, moment)
+            micros = as_timestamp(moment).cast(pl.Int64)
+            return built(micros / _in_every_row(pl.lit(1e6)), Kind.FLOAT, moment)
         left, right = self.compile(body["left"]), self.compile(body["right"])
         return _operation(body["op"], left, right)
 
@@ -255,6 +256,16 @@ _CANONICAL: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
+def _in_every_row(constant: pl.Expr) -> pl.Expr:
+    """A constant as a column of its own.
+
+    A column is multiplied with the reciprocal of what polars knows to be one number, which is
+    not always the quotient; of a single row it is divided. A row's value must not depend on
+    how many are computed with it.
+    """
+    return constant + pl.int_range(pl.len()) * 0
+
+
 def _operation(name: str, left: Node, right: Node) -> Node:
     op = _CANONICAL.get(name, name)
     sign = _SIGNS.get(op)
@@ -277,7 +288,7 @@ def _operation(name: str, left: Node, right: Node) -> Node:
     if kind is Kind.NULL:
         return literal(None, Kind.NULL)
     if op == "Div":
-        divisor = as_float(b)
+        divisor = as_float(b) if b.fields else _in_every_row(as_float(b))
         quotient = as_float(a) / pl.when(divisor != 0).then(divisor)
         return built(quotient, Kind.FLOAT, left, right)
     if kind is Kind.INT:

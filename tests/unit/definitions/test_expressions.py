@@ -263,6 +263,33 @@ TOTAL = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "x / 3",
+        "n / 7.0",
+        "x / (1000 * 1000)",
+        "x / CASE WHEN 1 > 0 THEN 3.0 ELSE 7.0 END",
+        "EXTRACT(EPOCH FROM d)",
+        "3 / x",
+        "x * 0.1",
+        "x % 0.3",
+        "POW(x, 3)",
+        "LOG(x, 3)",
+        "EXP(x / 1000000)",
+        "ROUND(x, 2)",
+    ],
+)
+def test_a_value_does_not_depend_on_how_many_are_computed_with_it(sql: str) -> None:
+    rows = range(1, 120)
+    whole = frame(
+        x=[row * 1234.567891 for row in rows], n=[*rows], d=[row * 86_399 for row in rows]
+    )
+    checked = check_expression(sql, FIELDS)
+    alone = [whole.slice(row, 1).select(value=checked.expr).item() for row in range(len(rows))]
+    assert whole.select(value=checked.expr)["value"].to_list() == alone
+
+
 @given(st.data(), st.sampled_from(TOTAL), st.integers(0, 4))
 def test_no_data_makes_an_expression_fail(data: st.DataObject, sql: str, rows: int) -> None:
     columns = {
