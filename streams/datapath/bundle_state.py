@@ -14,7 +14,7 @@ from streams.windowing.accumulators import merge_partials
 from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streams.definitions.plan import Bundle
 
@@ -35,11 +35,14 @@ class BundleState:
         *,
         next_offset: int = 0,
         floor_ms: int | None = None,
+        notes: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`notes` are the caller's, for the meta's `extra`; asked for at each flush."""
         self.bundle = bundle
         self.partials = Partials(bundle, fields)
         self.store = store
         self.overlay = Overlay(bundle.accumulators)
+        self._notes = notes
         meta = store.meta
         self.next_offset = next_offset if meta is None else meta.next_offset
         self.floor_ms = floor_ms if meta is None else meta.floor_ms
@@ -67,7 +70,8 @@ class BundleState:
         if floor_ms is not None:
             self.raise_floor(floor_ms)
         merged = self._merged_with_store()
-        self.store.flush(merged, _meta(self.next_offset, watermark, self.floor_ms))
+        meta = _meta(self.next_offset, watermark, self.floor_ms, self._notes())
+        self.store.flush(merged, meta)
         self.overlay.clear()
         if self.floor_ms is not None:
             self.store.drop_below(self.floor_ms)
@@ -90,13 +94,15 @@ class BundleState:
         return pl.DataFrame(schema=rows_schema(self.bundle.columns))
 
 
-def _meta(next_offset: int, watermark: Watermark, floor_ms: int | None) -> Meta:
+def _meta(
+    next_offset: int, watermark: Watermark, floor_ms: int | None, notes: Mapping[str, str]
+) -> Meta:
     return Meta(
         next_offset=next_offset,
         watermark_ms=watermark.highest_ms,
         source_watermarks=dict(watermark.by_source),
         floor_ms=floor_ms,
-        extra={_SILENT: json.dumps(sorted(watermark.silent))},
+        extra={**notes, _SILENT: json.dumps(sorted(watermark.silent))},
     )
 
 

@@ -195,12 +195,12 @@ class PartitionOwner:
                 f"{self._due} was due"
             )
         assert self._recovery is not None
-        self._recovery.floor.see(fetched.records[0], self._pipeline)
         batch = await self._read(fetched.records, self._pipeline.position)
         self._due = batch.next_offset
         self._crash.reach("in_batch")
         records = _ByOffset(fetched.records)
-        await self._commit_steps(self._pipeline.steps(batch), records)
+        for part in self._recovery.floors.parts(fetched.records, batch, self._pipeline):
+            await self._commit_steps(self._pipeline.steps(part), records)
         await self._maybe_flush()
 
     async def _read(self, records: Sequence[ConsumerRecord], first_offset: int) -> Batch:

@@ -4,7 +4,7 @@
 2. Refuse if one is beyond what is committed: offsets were deleted or set back.
 3. Replay the stream from the lowest position of the bundles to the committed one, without
    output; a bundle that has nothing starts at the beginning of the log, or
-   where the app began with it, and has a floor: see `Floor`.
+   where the app began with it, and has a floor: see floors.py.
 4. Refuse if the log no longer holds what an open window needs.
 5. Give each set its C: what is committed, else what the watermark closes.
 """
@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -23,8 +23,9 @@ from streams.datapath.pipeline import Pipeline
 from streams.datapath.records import Record
 from streams.errors import RefusedError
 from streams.names import bundle_dir
+from streams.runtime.floors import Floors
 from streams.runtime.log import read_log
-from streams.runtime.verdicts import unknown_back_then
+from streams.runtime.verdicts import DeadLettersSince, unknown_back_then
 from streams.state.bundle import Bundle
 from streams.state.rows import RowLayout
 from streams.windowing.watermark import Watermark
@@ -79,7 +80,11 @@ class Recovery:
         self._run = run
         self._crash = crash
         self._stores: list[Bundle] = []
-        self.floor = Floor(set(), stream)
+        self.floors = Floors(
+            source_partitions=stream.source_partitions,
+            max_ahead_ms=stream.published.source.max_ahead_ms,
+        )
+        self._dead_letters = DeadLettersSince(context, 0)
 
     def close(self) -> None:
         """Close the stores that were opened."""
@@ -95,10 +100,10 @@ class Recovery:
         states = await self._run(lambda: self._open(begin))
         self._refuse_beyond(states)
         self._refuse_trimmed(states, log_start)
-        if begin and not self._stream.rekeyed:
-            new = {digest for digest, state in states.items() if state.store.meta is None}
-            self.floor = Floor(new, self._stream)
+        for digest, state in states.items():
+            self.floors.open(digest, state.store.meta, begin)
         oldest = min(states.values(), key=lambda state: state.next_offset)
+        self._dead_letters.since = DeadLettersSince.noted(oldest.store.meta)
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
         paths = [
             SetPath(
@@ -154,9 +159,16 @@ class Recovery:
             if bundle.digest not in states:
                 store = self._open_store(bundle)
                 states[bundle.digest] = BundleState(
-                    bundle, self._stream.fields, store, next_offset=begin
+                    bundle,
+                    self._stream.fields,
+                    store,
+                    next_offset=begin,
+                    notes=partial(self._notes, bundle.digest),
                 )
         return states
+
+    def _notes(self, bundle: str) -> Mapping[str, str]:
+        return {**self.floors.notes(bundle), **self._dead_letters.notes()}
 
     def _open_store(self, bundle: BundlePlan) -> Bundle:
         store = Bundle.open(
@@ -181,6 +193,8 @@ class Recovery:
 
     def _refuse_beyond(self, states: dict[str, BundleState]) -> None:
         for state in states.values():
+            if state.store.meta is None:
+                continue
             if state.next_offset > (0 if self._fresh else self._position):
                 at = "has no offset" if self._fresh else f"is at {self._position}"
                 raise RefusedError(
@@ -206,22 +220,29 @@ class Recovery:
 
     async def _replay(self, pipeline: Pipeline) -> None:
         unknown = await unknown_back_then(
-            self._context, self._stream, self._partition, pipeline.position, self._position
+            self._context,
+            self._stream,
+            self._partition,
+            pipeline.position,
+            self._position,
+            since=self._dead_letters.since,
         )
         async for records in read_log(
             self._context, self._stream.topic, self._partition, pipeline.position, self._position
         ):
             self._crash.reach("in_recovery")
-            self.floor.see(records[0], pipeline)
             kept = records
             if unknown and not unknown.isdisjoint(records.offsets):
                 kept = records.where([offset not in unknown for offset in records.offsets])
             batch = await self._read(kept, pipeline.position)
-            await self._run(partial(pipeline.replay, batch))
+            for part in self.floors.parts(records, batch, pipeline):
+                await self._run(partial(pipeline.replay, part))
             self._context.stats.replayed += len(records)
             if pipeline.unflushed_rows >= self._context.limits.flush_rows:
                 await self._run(pipeline.flush)
         pipeline.skip_to(self._position)
+        self.floors.settle(pipeline)
+        self._dead_letters.replayed()
 
     def _refuse_half_built(
         self, pipeline: Pipeline, closed: dict[str, int], log_start: int
@@ -236,21 +257,3 @@ class Recovery:
                     f"to offset {self._position}. Bring the state directory back, or reset "
                     "the group's offsets to start over with whole windows only"
                 )
-
-
-class Floor:
-    """The floor of bundles that begin with nothing at an offset after 0.
-
-    Their panes are whole from the first record's timestamp + `max_ahead` on: what came before
-    that record can't have a later event time. It is set by the first record that they see.
-    """
-
-    def __init__(self, bundles: set[str], stream: Stream) -> None:
-        self._bundles = bundles
-        self._max_ahead_ms = stream.published.source.max_ahead_ms
-
-    def see(self, record: Record, pipeline: Pipeline) -> None:
-        """Set the floor, if `record` is the first one."""
-        if self._bundles:
-            pipeline.raise_floor(record.timestamp + self._max_ahead_ms, self._bundles)
-            self._bundles = set()

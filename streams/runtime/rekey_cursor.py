@@ -21,7 +21,7 @@ from dataclasses import replace
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from streams.datapath.records import Record, Records
+from streams.datapath.records import Records
 from streams.datapath.rekey_progress import RekeyProgress, closes_something
 from streams.datapath.routing import Router
 from streams.errors import RewindowError, UnreachableError
@@ -237,7 +237,7 @@ class RekeyCursor:
         """One transaction: events, then markers if they are due, dead letters, position."""
         routed = await self._context.run(lambda: self._router.route(records, self.partition))
         before = self.progress
-        progress = self._with_floor(before, records[0])
+        progress = self._with_floor(before, records, routed.newest_ms)
         watermark_ms = before.after(routed.newest_ms)
         marker = False
         if routed.newest_ms is not None and watermark_ms is not None:
@@ -251,13 +251,18 @@ class RekeyCursor:
         await self._commit(outgoing, records.offsets[-1] + 1, progress, marker=marker)
         self._context.stats.dead += len(routed.dead)
 
-    def _with_floor(self, progress: RekeyProgress, first: Record) -> RekeyProgress:
+    def _with_floor(
+        self, progress: RekeyProgress, records: Records, newest_ms: int | None
+    ) -> RekeyProgress:
         """Where the cursor began after offset 0, its first record tells from when on it has
-        everything."""
-        if not progress.floor_wanted or first.timestamp < 0:
+        everything; where the producer sets no timestamps, the first events' highest time."""
+        if not progress.floor_wanted:
+            return progress
+        time_ms = next((ms for ms in records.timestamps if ms >= 0), newest_ms)
+        if time_ms is None:
             return progress
         self._untold_floor = True
-        floor_ms = first.timestamp + self._stream.published.source.max_ahead_ms
+        floor_ms = time_ms + self._stream.published.source.max_ahead_ms
         return replace(progress, floor_ms=floor_ms, floor_wanted=False)
 
     async def _commit(

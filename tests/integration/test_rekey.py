@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 
 from streams.datapath.batch import Marker
@@ -351,6 +352,23 @@ async def test_a_stream_from_a_trimmed_log_has_a_floor(make_rig: Callable[..., R
     assert {marker.floor_ms for marker in markers(found)} == {61_004}
 
 
+async def test_event_time_stands_for_a_timestamp_that_the_producer_does_not_set(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig(source_partitions=1, max_ahead_ms=60_000)
+    rides = [rig.ride(0, n, "d") for n in range(10)]
+    await _produce_unstamped(rig, [ride.value or b"" for ride in rides])
+    cut = TopicPartition(rig.source.topic, 0, 4)
+    rig.kafka.admin.delete_records([cut])[cut].result(30)
+    async with rig.stage():
+        found = await rig.caught_up(6)
+    assert {event.origin.timestamp for event in events(found)} == {-1}
+    # The highest of the first batch: it may be any of them that told the first marker.
+    floors = {marker.floor_ms for marker in markers(found)}
+    assert floors <= {None, *range(60_004, 60_010)}
+    assert floors != {None}
+
+
 async def test_a_stream_from_the_beginning_has_none(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(source_partitions=1)
     await rig.produce(rig.ride(0, 5, "d"))
@@ -395,6 +413,17 @@ async def test_events_deleted_before_they_were_read_are_refused(
         found = await rig.caught_up(3)
     assert _origins(found) == [(0, 0), (0, 4), (0, 5)]
     assert any(marker.floor_ms is not None for marker in markers(found))
+
+
+async def _produce_unstamped(rig: Rig, values: Sequence[bytes]) -> None:
+    """Values in a batch whose records say that they have no timestamp."""
+    producer = AIOKafkaProducer(**aiokafka_config(rig.settings))
+    await producer.start()
+    batch = producer.create_batch()
+    for value in values:
+        batch.append(key=None, value=value, timestamp=-1)
+    await (await producer.send_batch(batch, rig.source.topic, partition=0))
+    await producer.stop()
 
 
 async def _failure(rig: Rig) -> BaseException:

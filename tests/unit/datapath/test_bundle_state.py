@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from streams.datapath.bundle_state import BundleState, watermark_of
@@ -16,7 +18,7 @@ BUNDLE = planned(feature_set()).bundle
 COUNT = BUNDLE.columns[0][0]
 
 
-def state(store: MemoryStore | None = None, **options: int) -> BundleState:
+def state(store: MemoryStore | None = None, **options: Any) -> BundleState:
     return BundleState(BUNDLE, FIELDS, store or MemoryStore(RowLayout(BUNDLE.columns)), **options)
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from streams.datapath.records import OneRecord, Records, columns
 from streams.names import Names
 from streams.runtime import verdicts
 from streams.runtime.context import Context
@@ -28,10 +29,11 @@ class Copy:
     stream: str = "clicks"
 
     @property
-    def headers(self) -> list[tuple[str, bytes]]:
+    def record(self) -> OneRecord:
         given = {name: getattr(self, name) for name in ("offset", "error", "topic", "partition")}
         given["stream"] = self.stream
-        return [(f"rewindow.{name}", str(value).encode()) for name, value in given.items()]
+        headers = [(f"rewindow.{name}", str(value).encode()) for name, value in given.items()]
+        return OneRecord(offset=0, timestamp=0, key=None, value=None, headers=headers)
 
 
 @dataclass
@@ -52,9 +54,9 @@ class FakeContext:
 
 
 async def skipped(monkeypatch: pytest.MonkeyPatch, *copies: Copy) -> frozenset[int]:
-    async def read_log(context: FakeContext, *_: Any) -> AsyncIterator[list[Copy]]:
+    async def read_log(context: FakeContext, *_: Any) -> AsyncIterator[Records]:
         for copy in context.copies:
-            yield [copy]
+            yield columns([[copy.record]])
 
     monkeypatch.setattr(verdicts, "read_log", read_log)
     context = cast("Context", FakeContext(copies=list(copies)))
