@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ASK_AGAIN_S = 30.0
 """How long the registry's word that it does not know an id holds."""
 
+MOST_UNKNOWN = 10_000
+"""So many unknown ids are kept in mind: somebody may send them at random."""
+
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
@@ -43,11 +46,13 @@ class SchemaBook:
         if asked_s is not None and self._clock.monotonic_s() - asked_s < ASK_AGAIN_S:
             return None
         found = await self._ask(schema_id)
+        self._unknown.pop(schema_id, None)
         if found is None:
             self._unknown[schema_id] = self._clock.monotonic_s()
+            if len(self._unknown) > MOST_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]  # the one asked for first
         else:
             self._known[schema_id] = found
-            self._unknown.pop(schema_id, None)
         return found
 
     async def _ask(self, schema_id: int) -> Mapping[str, Any] | None:

@@ -79,24 +79,28 @@ class Decoder:
             )
         self._types = {name: dtype for name, dtype in types.items() if name in set(needed)}
         self._writers: dict[int, _Writer | Bad] = {}
+        self._unknown: dict[int, Bad] = {}
 
     def missing_ids(self, values: Sequence[bytes | None]) -> set[int]:
         """Schema ids in `values` to be looked up and added before `decode`.
 
         An id that the registry did not know is named again: it may have been registered since.
+        Those that are not in `values` are forgotten: somebody may send ids at random.
         """
-        return {
+        missing = {
             schema_id
             for head in _heads(values)[0]
             if len(head) == HEADER_BYTES and head[:1] == MAGIC
-            if _is_unknown(self._writers.get(schema_id := int.from_bytes(head[1:], "big")))
+            if (schema_id := int.from_bytes(head[1:], "big")) not in self._writers
         }
+        self._unknown = {one: bad for one, bad in self._unknown.items() if one in missing}
+        return missing
 
     def add(self, schema_id: int, schema: Mapping[str, Any] | None) -> None:
         """Tell the writer's schema of an id; None: the registry itself says there is none."""
         if schema is None:
             detail = f"the registry knows no schema with id {schema_id}"
-            self._writers[schema_id] = _verdict(BadRecord.UNKNOWN_SCHEMA_ID, detail)
+            self._unknown[schema_id] = _verdict(BadRecord.UNKNOWN_SCHEMA_ID, detail)
             return
         try:
             self._writers[schema_id] = _Writer(schema, self)
@@ -122,7 +126,8 @@ class Decoder:
     def _decode_group(
         self, head: bytes, positions: np.ndarray[Any, np.dtype[np.int64]], bodies: list[bytes]
     ) -> Decoded:
-        writer = self._writers[int.from_bytes(head[1:], "big")]
+        schema_id = int.from_bytes(head[1:], "big")
+        writer = self._writers.get(schema_id) or self._unknown[schema_id]
         if isinstance(writer, Bad):
             bad = [_at(position, writer) for position in positions.tolist()]
             return Decoded(frame=self._empty(), rows=positions[:0], bad=bad)
@@ -215,12 +220,6 @@ def _framing_fault(value: bytes | None) -> Bad | None:
     if len(value) < HEADER_BYTES:
         return _verdict(BadRecord.TRUNCATED, f"{len(value)} bytes are no header and body")
     return None
-
-
-def _is_unknown(writer: _Writer | Bad | None) -> bool:
-    return writer is None or (
-        isinstance(writer, Bad) and writer.error is BadRecord.UNKNOWN_SCHEMA_ID
-    )
 
 
 def _verdict(error: BadRecord, detail: str) -> Bad:

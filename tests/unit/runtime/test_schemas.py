@@ -75,3 +75,14 @@ async def test_a_registry_that_is_away_is_waited_for_and_decides_nothing(
     registry = FakeRegistry(UnreachableError("away"), UnreachableError("away"), RECORD)
     assert await book(registry).get([7]) == {7: RECORD}
     assert registry.asked == [7, 7, 7]
+
+
+async def test_of_unknown_ids_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "MOST_UNKNOWN", 2)
+    registry = FakeRegistry(None, None, None, None)
+    known = book(registry)
+    assert await known.get([1, 2, 3]) == {1: None, 2: None, 3: None}
+    await known.get([3, 2])
+    assert registry.asked == [1, 2, 3]
+    await known.get([1])
+    assert registry.asked == [1, 2, 3, 1]

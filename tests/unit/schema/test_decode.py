@@ -105,6 +105,14 @@ def test_an_id_is_missing_until_its_schema_is_told_and_again_while_unknown() -> 
     assert made.decode(values).rows.tolist() == [0]
 
 
+def test_an_unknown_id_is_forgotten_when_others_come() -> None:
+    made = Decoder(INT, ["x"])
+    made.add(7, None)
+    assert made.missing_ids([header(8)]) == {8}
+    with pytest.raises(KeyError):
+        made.decode([header(7)])
+
+
 def test_decoding_an_id_that_was_not_looked_up_is_the_callers_fault() -> None:
     with pytest.raises(KeyError):
         Decoder(INT, ["x"]).decode([header(7)])
