@@ -38,7 +38,7 @@ def read_vectors(
     Ends at the end of every partition, or goes on for ever with `follow`. `client` holds
     further librdkafka settings. Raises `KafkaException` if the topic can't be read.
     """
-    registry = SchemaRegistryClient({"url": registry_url})
+    registry = SchemaRegistryClient({"url": registry_url, "timeout": 10})
     deserialize = AvroDeserializer(registry)
     consumer = Consumer(
         {

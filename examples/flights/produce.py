@@ -86,7 +86,7 @@ def register_schema(registry_url: str, topic: str, version: str = "v0001") -> tu
     """Register the flights' schema as that of the topic's values; the schema and its id."""
     path = SCHEMAS / "flights-value" / f"{version}.avsc"
     schema_json = path.read_text(encoding="utf-8")
-    registry = SchemaRegistryClient({"url": registry_url})
+    registry = SchemaRegistryClient({"url": registry_url, "timeout": 10})
     schema_id = registry.register_schema(
         f"{topic}-value", Schema(schema_json, "AVRO"), normalize_schemas=True
     )

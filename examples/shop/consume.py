@@ -30,7 +30,7 @@ def vectors(
     bootstrap_servers: str, registry_url: str, topic: str, *, follow: bool = False
 ) -> Iterator[tuple[str, Vector]]:
     """Keys and values of all committed vectors, up to the topic's end unless `follow`."""
-    deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry_url}))
+    deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry_url, "timeout": 10}))
     key_of = SerializationContext(topic, MessageField.KEY)
     value_of = SerializationContext(topic, MessageField.VALUE)
     consumer = Consumer(

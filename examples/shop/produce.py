@@ -84,7 +84,7 @@ def main() -> None:
     # A producer of yours has its own settings; this one uses what `rewindow` would use here.
     settings = load_settings()
     create_topic(settings.bootstrap_servers)
-    registry = SchemaRegistryClient({"url": settings.registry_options()["url"]})
+    registry = SchemaRegistryClient({"url": settings.registry_options()["url"], "timeout": 10})
     serialize = AvroSerializer(
         registry, conf={"auto.register.schemas": False, "use.latest.version": True}
     )

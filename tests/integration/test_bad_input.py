@@ -388,7 +388,7 @@ def test_everybody_who_was_there_is_told_that_nobody_is_left(outcome: Outcome) -
 
 def test_an_independent_client_reads_the_vectors(outcome: Outcome) -> None:
     app = outcome.app
-    client = SchemaRegistryClient({"url": app.kafka.addresses.registry_url})
+    client = SchemaRegistryClient({"url": app.kafka.addresses.registry_url, "timeout": 10})
     topic = f"features.{app.name}_by_customer"
     values, keys = AvroDeserializer(client), AvroDeserializer(client)
     seen = {}

@@ -34,7 +34,7 @@ def registry(stack: Addresses) -> Iterator[Registry]:
 
 @pytest.fixture
 def confluent(stack: Addresses) -> SchemaRegistryClient:
-    return SchemaRegistryClient({"url": stack.registry_url})
+    return SchemaRegistryClient({"url": stack.registry_url, "timeout": 10})
 
 
 def event(*fields: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class EventReader:
     """Values in Confluent's wire format to fields, instants in ms."""
 
     def __init__(self, registry_url: str) -> None:
-        self._registry = SchemaRegistryClient({"url": registry_url})
+        self._registry = SchemaRegistryClient({"url": registry_url, "timeout": 10})
         self._schemas: dict[int, Any] = {}
 
     def __call__(self, value: bytes) -> dict[str, object]:
