@@ -9,12 +9,13 @@ import polars as pl
 
 from streams.datapath.overlay import Overlay
 from streams.datapath.partials import ENTITY, PANE, Partials
+from streams.state.rows import first_of_each
 from streams.state.store import Meta, PaneStore
 from streams.windowing.accumulators import merge_partials
 from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from streams.definitions.plan import Bundle
 
@@ -43,6 +44,8 @@ class BundleState:
         self.store = store
         self.overlay = Overlay(bundle.accumulators)
         self._notes = notes
+        self._crowded: tuple[int, int, int] | None = None
+        """Panes that hold more rows on disk than that limit, as was seen since the last flush."""
         meta = store.meta
         self.next_offset = next_offset if meta is None else meta.next_offset
         self.floor_ms = floor_ms if meta is None else meta.floor_ms
@@ -57,10 +60,100 @@ class BundleState:
             self.overlay.add(partials)
             self.next_offset = next_offset
 
-    def rows(self, start_ms: int | None, end_ms: int) -> list[pl.DataFrame]:
-        """Partials with pane in `[start_ms, end_ms)`; several may share a key."""
+    def rows(self, start_ms: int | None, end_ms: int, limit: int) -> tuple[list[pl.DataFrame], int]:
+        """Partials with pane in `[start_ms, end_ms)`; several may share a key.
+
+        Where these are more than `limit`, those of the first panes only. Second: the pane
+        below which they are whole, `end_ms` if nothing is left out.
+        """
         start = OLDEST_PANE_MS if start_ms is None else start_ms
-        return [self.store.scan(start, end_ms), *self.overlay.between(start_ms, end_ms)]
+        found = [
+            self.store.scan(start, end_ms, limit + 1),
+            *self.overlay.between(start_ms, end_ms),
+        ]
+        if found[0].height > limit:
+            self._crowded = (start, end_ms, limit)
+        if sum(frame.height for frame in found) <= limit:
+            return found, end_ms
+        sizes = pl.concat([frame.select(PANE) for frame in found]).group_by(PANE).len().sort(PANE)
+        cut = int(sizes.filter(pl.col("len").cum_sum() > limit)[PANE][0])
+        return [frame.filter(pl.col(PANE) < cut) for frame in found], cut
+
+    def crowded(self, start_ms: int | None, end_ms: int, limit: int) -> bool:
+        """Whether `rows` is known to leave something out; reads nothing."""
+        start = OLDEST_PANE_MS if start_ms is None else start_ms
+        if self._crowded is None:
+            return False
+        known_start, known_end, known_limit = self._crowded
+        return start <= known_start and known_end <= end_ms and limit <= known_limit
+
+    def panes(self, start_ms: int | None, end_ms: int) -> list[int]:
+        """The panes in `[start_ms, end_ms)` that have rows, ascending."""
+        start = OLDEST_PANE_MS if start_ms is None else start_ms
+        recent = self.overlay.between(start_ms, end_ms)
+        return sorted({*self.store.panes(start, end_ms), *(p for f in recent for p in f[PANE])})
+
+    def rows_of(
+        self, entities: pl.DataFrame, start_ms: int | None, end_ms: int, limit: int
+    ) -> list[pl.DataFrame] | None:
+        """As `rows`, of the given `@entity` values only; None if that may be more than `limit`.
+
+        A single entity is never too much.
+        """
+        start = OLDEST_PANE_MS if start_ms is None else start_ms
+        panes = self.store.panes(start, end_ms)
+        if entities.height <= 1 or entities.height * len(panes) <= limit:
+            keys = entities.join(pl.DataFrame({PANE: panes}, {PANE: pl.Int64}), how="cross")
+            found = [self.store.lookup(keys), *self.overlay.between(start_ms, end_ms)]
+        elif self.crowded(start_ms, end_ms, limit):
+            return None
+        else:
+            found, whole_ms = self.rows(start_ms, end_ms, limit)
+            if whole_ms < end_ms:
+                return None
+        return [frame.join(entities, on=ENTITY, how="semi") for frame in found]
+
+    def by_entity(
+        self, start_ms: int | None, end_ms: int, limit: int
+    ) -> Iterator[tuple[pl.DataFrame, bool]]:
+        """All partials with pane in `[start_ms, end_ms)`, in runs of whole entities in order
+        of their bytes, each with whether it is the last.
+
+        At most `limit` rows are held at a time, or two per pane of the range if that is more.
+        The bundle must stay as it is until the last run is taken.
+        """
+        panes = self.store.panes(OLDEST_PANE_MS if start_ms is None else start_ms, end_ms)
+        recent = self._recent(start_ms, end_ms)
+        after: str | None = None
+        while True:
+            run: list[pl.DataFrame] = []
+            held = 0
+            while True:
+                sources = max(1, len(panes) + recent[PANE].n_unique())
+                each = max(1, (limit - held) // sources)
+                stored = self.store.scan_each(panes, after, each)
+                fresh = first_of_each(recent, None, each)
+                after = _whole_through([stored, fresh], each)
+                found = pl.concat([stored, fresh])
+                if after is not None:
+                    found = found.filter(pl.col(ENTITY) <= after)
+                    recent = recent.filter(pl.col(ENTITY) > after)
+                    panes = stored[PANE].unique().sort().to_list()
+                run.append(found)
+                held += found.height
+                # A run that is not half full takes more: entities may crowd in few panes.
+                if after is None or 2 * held > limit or held + sources > limit:
+                    break
+            yield pl.concat(run), after is None
+            if after is None:
+                return
+
+    def _recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame:
+        """The overlay's rows in a range of panes, each key once, sorted."""
+        self.overlay.merged()
+        empty = self.empty()
+        frames = [frame.select(empty.columns) for frame in self.overlay.between(start_ms, end_ms)]
+        return pl.concat([empty, *frames]).sort(PANE, ENTITY)
 
     def flush(self, watermark: Watermark, floor_ms: int | None) -> int:
         """Bring everything to disk at `next_offset`; returns the number of rows written.
@@ -73,6 +166,7 @@ class BundleState:
         meta = _meta(self.next_offset, watermark, self.floor_ms, self._notes())
         self.store.flush(merged, meta)
         self.overlay.clear()
+        self._crowded = None
         if self.floor_ms is not None:
             self.store.drop_below(self.floor_ms)
         return merged.height
@@ -92,6 +186,18 @@ class BundleState:
     def empty(self) -> pl.DataFrame:
         """A rows frame without rows."""
         return pl.DataFrame(schema=rows_schema(self.bundle.columns))
+
+
+def _whole_through(frames: Sequence[pl.DataFrame], each: int) -> str | None:
+    """The last entity that is whole where `each` rows of a pane were read; None: all are."""
+    ends = [
+        frame.group_by(PANE)
+        .agg(pl.len(), pl.col(ENTITY).max())
+        .filter(pl.col("len") == each)[ENTITY]
+        .min()
+        for frame in frames
+    ]
+    return min((str(end) for end in ends if end is not None), default=None)
 
 
 def _meta(

@@ -80,12 +80,30 @@ class Windows:
 
         An upper bound of its vectors and the measure of its memory.
         """
+        # One more for each row: the `empty` after its last as-of time.
+        return self._count(rows, after_ms, through_ms, more=1)
+
+    def most_updates(self, touched: pl.DataFrame, after_ms: int | None, through_ms: int) -> int:
+        """An upper bound of the vectors in `(after, through]` that `touched` rows change."""
+        bounded = self._bounded(touched, after_ms, through_ms).filter(
+            pl.col(_FIRST) <= pl.col(_LAST)
+        )
+        spans = bounded.group_by(ENTITY).agg(pl.col(_FIRST).min(), pl.col(_LAST).max())
+        times = (pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 1
+        return int(spans.select(times.sum()).item() or 0)
+
+    def _count(
+        self, rows: pl.DataFrame, after_ms: int | None, through_ms: int, *, more: int
+    ) -> int:
         bounded = self._bounded(rows, after_ms, through_ms)
-        pairs = ((pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 2).clip(lower_bound=0)
-        return int(bounded.select(pairs.sum()).item() or 0)
+        times = (pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 1 + more
+        return int(bounded.select(times.clip(lower_bound=0).sum()).item() or 0)
 
     def next_as_of(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int | None:
-        """First as-of time in `(after, through]` that has anything to say, if any."""
+        """First as-of time in `(after, through]` that has anything to say, if any.
+
+        Of the rows only `@pane` and `@closed` are looked at.
+        """
         every = self.view.every_ms
         bounded = self._bounded(rows, after_ms, through_ms)
         ends = self.last_as_of() + every
@@ -106,14 +124,32 @@ class Windows:
         return pl.concat([finals, empties]).sort(AS_OF, ENTITY)
 
     def updates(
-        self, rows: pl.DataFrame, touched: pl.DataFrame, closed_ms: int | None, through_ms: int
+        self,
+        rows: pl.DataFrame,
+        touched: pl.DataFrame,
+        closed_ms: int | None,
+        through_ms: int,
+        pairs: int,
     ) -> pl.DataFrame:
-        """Vectors of the open as-of times in `(closed, through]` that `touched` rows change."""
-        changed = self._pairs(touched, closed_ms, through_ms).select(AS_OF, ENTITY).unique()
-        near = rows.join(changed.select(ENTITY).unique(), on=ENTITY, how="semi")
-        pairs = self._pairs(near, closed_ms, through_ms)
-        pairs = pairs.join(changed, on=[AS_OF, ENTITY], how="semi")
-        return self.values(pairs, UPDATE).sort(AS_OF, ENTITY)
+        """Vectors of the open as-of times in `(closed, through]` that `touched` rows change.
+
+        `rows` are all those of the entities of `touched`. As-of times are taken together while
+        they have at most so many `pairs`; a single one has no more than there are rows.
+        """
+        first = self.next_as_of(rows, closed_ms, through_ms)
+        if (
+            first is not None
+            and first < through_ms
+            and self._count(rows, closed_ms, through_ms, more=0) > pairs
+        ):
+            middle = floor_to((first + through_ms) // 2, self.view.every_ms)
+            earlier = self.updates(rows, touched, closed_ms, middle, pairs)
+            return pl.concat([earlier, self.updates(rows, touched, middle, through_ms, pairs)])
+        changed = self._pairs(touched.select(PANE, ENTITY, CLOSED), closed_ms, through_ms)
+        changed = changed.select(AS_OF, ENTITY).unique()
+        near = self._pairs(rows, closed_ms, through_ms)
+        near = near.join(changed, on=[AS_OF, ENTITY], how="semi")
+        return self.values(near, UPDATE).sort(AS_OF, ENTITY)
 
     def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
         """One row for each as-of time of each row, in a column `as_of`."""

@@ -8,6 +8,7 @@ before is committed; whoever can't commit a step drops the pipeline and claims a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.datapath.feature_set import Prepared, SetPath
+    from streams.datapath.feature_set import Prepared, Reading, SetPath
     from streams.windowing.watermark import Watermark
 
 PAIRS_PER_STEP = 400_000
-"""How many (row, as-of time) pairs one transaction may touch: bounds memory and its length."""
+"""How many (row, as-of time) pairs one transaction may touch, and how many rows are read at
+once: bounds its length and memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +82,11 @@ class Pipeline:
         self._obey_floors(batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        """Apply a batch as one transaction, or as several where it closes too much for one.
+        """Apply a batch as one transaction, or as several where it says too much for one.
 
         A batch that is too large is halved, which changes nothing but the number of
-        transactions; a single record that closes too much is preceded by the steps of
-        its closing at its own position, before it is applied.
+        transactions, and of updates of the same vector; a single record that closes too much
+        is preceded by the steps of its closing at its own position, before it is applied.
         """
         if batch.first_offset < self.position:
             raise ValueError(f"batch at {batch.first_offset} behind position {self.position}")
@@ -94,13 +96,17 @@ class Pipeline:
             self._obey_floors(part)
             after = self._watermark_after(part)
             prepared = self._prepare(part)
-            if self._cost(prepared, after) > self._pairs_per_step:
+            readings = self._read(prepared, after, self._pairs_per_step)
+            if readings is None:
                 if len(part.offsets) > 1:
                     waiting.extend(reversed(part.halves()))
                     continue
                 yield from self.close_through(self._effective(after), part.first_offset)
                 prepared = self._prepare(part)
-            yield self._apply(part, prepared, after)
+                # Its updates are those of one entity.
+                readings = self._read(prepared, after, math.inf)
+                assert readings is not None
+            yield self._apply(part, prepared, readings, after)
             if part.markers and (silence_ms := self.watermark.silence_ms) is not None:
                 yield from self.silence(silence_ms)
 
@@ -124,21 +130,34 @@ class Pipeline:
         arrival = self._at_arrival(batch)
         return [path.prepare(batch.events, arrival) for path in self.paths]
 
-    def _cost(self, prepared: Sequence[Prepared], after: Watermark) -> int:
+    def _read(
+        self, prepared: Sequence[Prepared], after: Watermark, pairs: float
+    ) -> list[Reading] | None:
+        """What each set needs of the rows, or None if that is more than `pairs` together."""
         effective = self._effective(after)
-        return sum(
-            path.cost(part, effective) for path, part in zip(self.paths, prepared, strict=True)
-        )
+        readings: list[Reading] = []
+        for path, part in zip(self.paths, prepared, strict=True):
+            reading = path.read(part, effective, self._pairs_per_step)
+            if reading is None or reading.pairs + sum(one.pairs for one in readings) > pairs:
+                return None
+            readings.append(reading)
+        return readings
 
-    def _apply(self, batch: Batch, prepared: Sequence[Prepared], after: Watermark) -> Step:
+    def _apply(
+        self,
+        batch: Batch,
+        prepared: Sequence[Prepared],
+        readings: Sequence[Reading],
+        after: Watermark,
+    ) -> Step:
         effective = self._effective(after)
         vectors: dict[str, pl.DataFrame] = {}
         late: list[Late] = []
         dead = list(batch.dead)
         closed = dict(self.progress.closed)
-        for path, part in zip(self.paths, prepared, strict=True):
+        for path, part, reading in zip(self.paths, prepared, readings, strict=True):
             name = path.view.feature_set
-            out = path.close_batch(part, effective)
+            out = path.close_batch(part, effective, reading, self._pairs_per_step)
             if out is not None and not out.is_empty():
                 vectors[name] = out
             late.extend(Late(offset=offset, feature_set=name) for offset in part.late)
@@ -253,22 +272,21 @@ class Pipeline:
 
     def _close_set(self, path: SetPath, target_ms: int, position: int) -> Iterator[Step]:
         """Steps that close `(C, target]`: runs of as-of times, each run within the limit."""
-        if path.closed_ms is not None and target_ms <= path.closed_ms:
-            return
-        rows = path.rows(target_ms)
-        while path.closed_ms is None or path.closed_ms < target_ms:
-            through = path.run(rows, target_ms, self._pairs_per_step)
+        while path.behind(target_ms):
+            rows, whole_ms = path.rows(target_ms, self._pairs_per_step)
+            through = whole_ms if path.behind(whole_ms) else None
+            while through is not None and path.behind(whole_ms):
+                through = path.run(rows, whole_ms, self._pairs_per_step)
+                if through is not None:
+                    yield self._closing(path, position, path.close(rows, through), through)
             if through is None:
-                yield from self._close_one(path, path.next_as_of(rows, target_ms), position, 0)
-                continue
-            vectors = path.close(rows, through)
-            yield self._closing(path, position, vectors, through)
+                del rows
+                yield from self._close_one(path, path.next_as_of(target_ms), position, 0)
 
     def _close_one(self, path: SetPath, as_of_ms: int, position: int, done: int) -> Iterator[Step]:
         """Steps that close a single as-of time, so many entities at a time, by their bytes."""
-        rows = path.rows(as_of_ms)
         before = as_of_ms - path.view.every_ms
-        for vectors, count, last in path.slices(rows, as_of_ms, done, self._pairs_per_step):
+        for vectors, count, last in path.slices(as_of_ms, done, self._pairs_per_step):
             if last:
                 yield self._closing(path, position, vectors, as_of_ms)
                 return

@@ -31,11 +31,17 @@ class MemoryStore:
         return self._meta
 
     def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
-        found = self._rows.filter((pl.col(PANE) >= start_ms) & (pl.col(PANE) < end_ms))
+        found = self._rows.filter(_within(start_ms, end_ms))
         return found if limit is None else found.head(limit)
 
     def panes(self, start_ms: int, end_ms: int) -> list[int]:
-        return self.scan(start_ms, end_ms)[PANE].unique().sort().to_list()
+        return (
+            self._rows.select(PANE)
+            .filter(_within(start_ms, end_ms))[PANE]
+            .unique()
+            .sort()
+            .to_list()
+        )
 
     def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
         found = self._rows.filter(pl.col(PANE).is_in(panes))
@@ -57,3 +63,7 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of; rows stay readable."""
+
+
+def _within(start_ms: int, end_ms: int) -> pl.Expr:
+    return (pl.col(PANE) >= start_ms) & (pl.col(PANE) < end_ms)

@@ -23,7 +23,7 @@ from streams.windowing.watermark import Watermark
 from tests.small import schema, source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from streams.definitions.model import FeatureSet
 
@@ -81,10 +81,12 @@ class Rig:
         sources: int = 0,
         pairs_per_step: int = 400_000,
         progress: Progress | None = None,
+        store: Callable[[RowLayout], MemoryStore] = MemoryStore,
     ) -> None:
         self.sets = sets
         self.sources = sources
         self.pairs_per_step = pairs_per_step
+        self.store = store
         self.stores: dict[str, MemoryStore] = {}
         self.log: list[Click | Marker] = []
         self.position = 0
@@ -102,7 +104,7 @@ class Rig:
         for one in plans:
             digest = one.bundle.digest
             if digest not in self.stores:
-                self.stores[digest] = MemoryStore(RowLayout(one.bundle.columns))
+                self.stores[digest] = self.store(RowLayout(one.bundle.columns))
             bundles[digest] = BundleState(one.bundle, FIELDS, self.stores[digest])
         closed = {name: c.through_ms for name, c in self.progress.closed.items()}
         oldest = min(bundles.values(), key=lambda bundle: bundle.next_offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.partials import ENTITY, PANE, Partials
@@ -30,7 +31,9 @@ def partials(*clicks: Click) -> pl.DataFrame:
 def rows(
     one: BundleState, start_ms: int | None = None, end_ms: int = 1_000
 ) -> list[tuple[object, ...]]:
-    frames = [frame.select(PANE, ENTITY, COUNT) for frame in one.rows(start_ms, end_ms)]
+    found, whole_ms = one.rows(start_ms, end_ms, 1_000)
+    assert whole_ms == end_ms
+    frames = [frame.select(PANE, ENTITY, COUNT) for frame in found]
     whole = pl.concat(frames).group_by(PANE, ENTITY).agg(pl.col(COUNT).sum())
     return whole.sort(PANE, ENTITY).rows()
 
@@ -103,3 +106,95 @@ def test_a_flush_drops_panes_below_the_floor_from_disk_and_memory() -> None:
     one.apply(partials(("bob", 3, 1), ("bob", 23, 1)), 4)
     assert one.flush(Watermark(), 20) == 1
     assert rows(one) == [(20, "bob", 1)]
+
+
+# -- more rows than the limit -----------------------------------------------------------------
+
+
+def crowd(*, flushed: bool) -> BundleState:
+    """Entities a to e in pane 0, a and c in pane 10, z alone in pane 20; e and z also in memory."""
+    one = state()
+    clicks = [*((who, 1, 1) for who in "abcde"), ("a", 11, 1), ("c", 11, 1), ("z", 21, 1)]
+    one.apply(partials(*clicks), 8)
+    if flushed:
+        one.flush(Watermark(), None)
+    one.apply(partials(("e", 2, 1), ("z", 22, 1)), 10)
+    return one
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_rows_beyond_the_limit_are_left_out_by_whole_panes(flushed: bool) -> None:
+    one = crowd(flushed=flushed)
+    whole = {limit: one.rows(None, 100, limit)[1] for limit in (5, 6, 8, 9, 10)}
+    assert whole == {5: 0, 6: 10, 8: 20, 9: 20, 10: 100}
+    found, _ = one.rows(None, 100, 9)
+    assert pl.concat([frame.select(PANE) for frame in found])[PANE].max() == 10
+
+
+def test_what_was_too_much_is_known_until_the_next_flush() -> None:
+    one = crowd(flushed=True)
+    assert not one.crowded(0, 30, 5)
+    one.rows(0, 30, 5)
+    assert one.crowded(0, 30, 5)
+    assert one.crowded(None, 40, 4)
+    assert not one.crowded(10, 30, 5)
+    assert not one.crowded(0, 20, 5)
+    assert not one.crowded(0, 30, 6)
+    one.flush(Watermark(), None)
+    assert not one.crowded(0, 30, 5)
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_panes_are_those_of_disk_and_memory(flushed: bool) -> None:
+    one = crowd(flushed=flushed)
+    one.apply(partials(("a", 55, 1)), 11)
+    assert one.panes(None, 100) == [0, 10, 20, 50]
+    assert one.panes(10, 50) == [10, 20]
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_rows_of_some_entities_are_all_of_theirs_or_none(flushed: bool) -> None:
+    one = crowd(flushed=flushed)
+
+    def of(who: str, limit: int) -> list[tuple[object, ...]] | None:
+        found = one.rows_of(pl.DataFrame({ENTITY: list(who)}), None, 100, limit)
+        if found is None:
+            return None
+        whole = pl.concat([frame.select(PANE, ENTITY, COUNT) for frame in found])
+        return whole.group_by(PANE, ENTITY).agg(pl.col(COUNT).sum()).sort(PANE, ENTITY).rows()
+
+    expected = [(0, "a", 1), (0, "e", 2), (10, "a", 1)]
+    assert of("ae", 100) == of("ae", 10) == expected
+    assert of("z", 1) == [(20, "z", 2)]
+    assert of("aez", 8) == (None if flushed else [*expected, (20, "z", 2)])
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 6, 8, 100])
+def test_runs_of_entities_are_whole_in_order_and_within_the_limit(
+    limit: int, flushed: bool
+) -> None:
+    one = crowd(flushed=flushed)
+    runs = list(one.by_entity(None, 100, limit))
+    assert [last for _, last in runs] == [False] * (len(runs) - 1) + [True]
+    assert all(run.height <= max(limit, 6) for run, _ in runs)
+    entities = [run[ENTITY].unique().sort().to_list() for run, _ in runs]
+    assert [who for run in entities for who in run] == list("abcdez")
+    whole = pl.concat([run for run, _ in runs]).group_by(PANE, ENTITY).agg(pl.col(COUNT).sum())
+    assert whole.sort(PANE, ENTITY).rows() == rows(one)
+
+
+def test_runs_over_nothing_are_one_empty_one() -> None:
+    assert [(run.height, last) for run, last in state().by_entity(None, 100, 5)] == [(0, True)]
+
+
+def test_a_run_takes_more_where_entities_crowd_in_one_pane() -> None:
+    #     0  e000 … e199
+    #    10  e000, then one pane each for e001 … e009
+    one = state()
+    crowded = [(f"e{n:03}", 1, 1) for n in range(200)]
+    one.apply(partials(*crowded, *((f"e{n:03}", 10 * n + 11, 1) for n in range(10))), 210)
+    one.flush(Watermark(), None)
+    heights = [run.height for run, _ in one.by_entity(None, 1_000, 50)]
+    assert sum(heights) == 210
+    assert all(25 < height <= 50 for height in heights[:-1])

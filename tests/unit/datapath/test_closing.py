@@ -148,8 +148,24 @@ def test_the_next_time_with_anything_to_say_skips_the_others() -> None:
 def test_updates_go_to_open_times_of_what_was_touched() -> None:
     known = rows(HOPPING, (0, "a", None, 1), (0, "b", None, 5), (10, "a", None, 2))
     touched = rows(HOPPING, (10, "a", None, 2))
-    found = windows(HOPPING).updates(known, touched, 10, 30)
+    found = windows(HOPPING).updates(known, touched, 10, 30, 100)
     assert found.select(AS_OF, ENTITY, KIND_FIELD, "n").rows() == [
         (20, "a", "update", 3),
         (30, "a", "update", 3),
     ]
+
+
+def test_updates_are_the_same_however_many_pairs_are_taken_together() -> None:
+    known = [(pane, who, None, 1) for pane in range(0, 100, 10) for who in "ab"]
+    touched = rows(HOPPING, (30, "a", None, 1), (80, "a", 90, 1), (0, "b", None, 1))
+    made = [
+        windows(HOPPING).updates(rows(HOPPING, *known), touched, closed_ms, 110, pairs)
+        for closed_ms in (0, None)
+        for pairs in (1, 2, 5, 20, 1_000)
+    ]
+    assert all(one.equals(made[0]) for one in made)
+    assert made[0].select(AS_OF, ENTITY).rows() == [
+        *((at, who) for at in (10, 20, 30) for who in "b"),
+        *((at, "a") for at in (40, 50, 60, 100, 110)),
+    ]
+    assert windows(HOPPING).most_updates(touched, 0, 110) >= made[0].height

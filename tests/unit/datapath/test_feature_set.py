@@ -104,8 +104,10 @@ def test_what_is_needed_is_the_longest_window_and_retention_before_what_is_close
 def test_a_batch_without_a_watermark_closes_nothing() -> None:
     one = path(feature_set())
     found = prepare(one, ("ann", 3, 1), arrival=[None])
-    assert one.close_batch(found, None) is None
-    assert one.cost(found, None) == 0
+    reading = one.read(found, None, 0)
+    assert reading is not None
+    assert reading.pairs == 0
+    assert one.close_batch(found, None, reading, 0) is None
     assert one.open_windows(100) == 0
 
 
@@ -120,24 +122,33 @@ def test_open_windows_are_those_begun_and_not_closed() -> None:
 def test_events_that_came_late_are_whole_again_in_the_bundle() -> None:
     one = path(feature_set())
     one.apply(prepare(one, *[("ann", 5, 1)] * 2, arrival=[9, 10]), 2)
-    (merged,) = [frame for frame in one.bundle.rows(None, 100) if not frame.is_empty()]
+    found, _ = one.bundle.rows(None, 100, 100)
+    (merged,) = [frame for frame in found if not frame.is_empty()]
     assert merged.height == 1
     assert merged[one.bundle.bundle.columns[0][0]].to_list() == [2]
 
 
 def test_slices_of_one_as_of_time_go_by_entity_and_say_which_is_the_last() -> None:
     one = path(feature_set(), closed_ms=0)
-    rows = one.rows(10, prepare(one, *((w, 3, 1) for w in "dbca"), arrival=[3] * 4).partials)
-    found = [(v[ENTITY].to_list(), done, last) for v, done, last in one.slices(rows, 10, 0, 3)]
+    one.apply(prepare(one, *((w, 3, 1) for w in "dbca"), arrival=[3] * 4), 4)
+    found = [(v[ENTITY].to_list(), done, last) for v, done, last in one.slices(10, 0, 3)]
     assert found == [(["a", "b", "c"], 3, False), (["d"], 4, True)]
-    resumed = [(v[ENTITY].to_list(), done, last) for v, done, last in one.slices(rows, 10, 3, 2)]
+    resumed = [(v[ENTITY].to_list(), done, last) for v, done, last in one.slices(10, 3, 9)]
     assert resumed == [(["d"], 4, True)]
+    assert [(done, last) for _, done, last in one.slices(10, 1, 1)] == [
+        (2, False),
+        (3, False),
+        (4, False),
+        (4, True),
+    ]
 
 
 def test_a_run_is_as_long_as_its_pairs_allow() -> None:
     one = path(feature_set(), closed_ms=0)
     clicks = [("ann", at, 1) for at in range(5, 105, 10)]
-    rows = one.rows(100, prepare(one, *clicks, arrival=[at for _, at, _ in clicks]).partials)
+    found = prepare(one, *clicks, arrival=[at for _, at, _ in clicks])
+    rows, whole_ms = one.rows(100, 0, found.partials)
+    assert whole_ms == 100
     assert one.run(rows, 100, 1_000) == 100
     through = one.run(rows, 100, 12)
     assert through is not None

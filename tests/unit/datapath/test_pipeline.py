@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from streams.datapath.batch import Marker
+from streams.datapath.closing import Windows
 from streams.definitions.model import Emit, Function
+from streams.state.memory import MemoryStore
+from streams.state.rows import RowLayout
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click, Rig, batch
 
@@ -338,6 +343,96 @@ def test_a_late_event_updates_the_windows_that_are_still_open() -> None:
     rig.take(("ann", 5, 1))
     assert rig.late == []
     assert rig.vectors == [("a", 20, "ann", "update", (1,))]
+
+
+def test_a_batch_with_too_many_updates_is_cut_and_each_value_is_told() -> None:
+    # Lateness 1000: no as-of time closes, and each event changes the three that it is in.
+    one = feature_set(feature(window_ms=30), name="a", emit=Emit.UPDATES, allowed_lateness_ms=1_000)
+    clicks = [(f"e{n % 7}", 50 + n % 3 * 10, n) for n in range(40)]
+    whole, cut = Rig(one), Rig(one, pairs_per_step=9)
+    for rig in (whole, cut):
+        rig.take(("ann", 100, 0))
+        rig.vectors.clear()
+        rig.take(*clicks)
+    assert len(whole.steps) == 2
+    assert len(cut.steps) > 10
+    assert all(sum(v.height for v in step.vectors.values()) <= 9 for step in cut.steps)
+    newest = {vector[:3]: vector for vector in cut.vectors}
+    assert newest == {vector[:3]: vector for vector in whole.vectors}
+    assert len(cut.vectors) > len(whole.vectors)
+
+
+def test_updates_of_a_single_record_go_out_however_many() -> None:
+    one = feature_set(
+        feature(window_ms=200), name="a", emit=Emit.UPDATES, allowed_lateness_ms=1_000
+    )
+    rig = Rig(one, pairs_per_step=3)
+    rig.take(*(("ann", at, 1) for at in range(0, 300, 10)))
+    rig.pipeline.flush()
+    rig.vectors.clear()
+    rig.take(("ann", 100, 1))
+    assert [at for _, at, *_ in rig.vectors] == list(range(110, 301, 10))
+    assert [values for *_, values in rig.vectors][:2] == [(12,), (13,)]
+
+
+# -- the rows that are held -------------------------------------------------------------------
+
+
+class Counting(MemoryStore):
+    """Remembers the largest number of rows that one call handed out."""
+
+    def __init__(self, layout: RowLayout) -> None:
+        super().__init__(layout)
+        self.most = self.total = 0
+
+    def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
+        return self._counted(super().scan(start_ms, end_ms, limit))
+
+    def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
+        return self._counted(super().scan_each(panes, after, limit))
+
+    def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        return self._counted(super().lookup(keys))
+
+    def _counted(self, found: pl.DataFrame) -> pl.DataFrame:
+        self.most = max(self.most, found.height)
+        self.total += found.height
+        return found
+
+
+@pytest.mark.parametrize("emit", [Emit.FINAL, Emit.UPDATES])
+def test_a_closing_never_holds_more_rows_than_the_limit(
+    emit: Emit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 40 panes of 200 entities in one window; the last record closes four as-of times over them.
+    limit = 500
+    given: list[int] = []
+    made = Windows.values
+
+    def watched(self: Windows, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
+        given.append(pairs.height)
+        return made(self, pairs, kind)
+
+    monkeypatch.setattr(Windows, "values", watched)
+    one = feature_set(feature(window_ms=400), name="a", emit=emit, allowed_lateness_ms=40)
+    bounded, whole = Rig(one, store=Counting, pairs_per_step=limit), Rig(one)
+    for rig in (bounded, whole):
+        rig.take(("ann", 0, 1))
+        for pane in range(0, 400, 10):
+            rig.take(*((f"e{n:03}", pane, 1) for n in range(200)))
+            rig.pipeline.flush()
+        rig.vectors.clear()
+        given.clear()
+        rig.take(("ann", 470, 1), ("bob", 471, 1))
+        if rig is bounded:
+            assert max(given) <= limit
+    (store,) = bounded.stores.values()
+    assert isinstance(store, Counting)
+    assert store.most <= limit + 1
+    assert store.total > 4 * 200 * 40
+    finals = [[v for v in rig.vectors if v[3] != "update"] for rig in (bounded, whole)]
+    assert finals[0] == finals[1]
+    assert len(finals[0]) > 800
 
 
 # -- sums ---------------------------------------------------------------------------------------
