@@ -37,8 +37,26 @@ class Names:
         return self._own("definitions")
 
     @property
+    def rollback_topic(self) -> str:
+        """Where anyone may ask for a change of versions."""
+        return self._own("rollback")
+
+    @property
+    def replies_topic(self) -> str:
+        return self._own("replies")
+
+    @property
+    def control_topic(self) -> str:
+        """Decisions, which only the coordinator writes."""
+        return self._own("control")
+
+    @property
     def acks_topic(self) -> str:
         return self._own("acks")
+
+    @property
+    def audit_topic(self) -> str:
+        return self._own("audit")
 
     @property
     def late_topic(self) -> str:
@@ -67,6 +85,15 @@ class Names:
 
     def rekey_transactional_id(self, stream: str, source_partition: int) -> str:
         return f"{self.app}:rekey:{stream}:{source_partition}"
+
+    @property
+    def coordinator_group(self) -> str:
+        """Whoever has the rollback topic's partition in this group coordinates."""
+        return f"{self.app}.coordinator"
+
+    @property
+    def coordinator_transactional_id(self) -> str:
+        return f"{self.app}:coordinator"
 
     @property
     def publish_transactional_id(self) -> str:
