@@ -1,0 +1,154 @@
+"""What decisions depend on: what is published, what is acked, and what only others know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from streams.control.records import Action
+from streams.control.routes import KEEP, Rules, undo_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from streams.control.acks import Acks
+    from streams.control.records import Replay, Request, SetRecord
+    from streams.control.state import ControlState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedVersion:
+    """What the gate needs to know of a published version."""
+
+    version: str
+    features: frozenset[str] = frozenset()
+    every_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedSet:
+    """A set's versions in order of publication, and the stream that it reads.
+
+    `partitions` is 0 while the stream's `topic` does not exist.
+    """
+
+    stream: str
+    topic: str
+    partitions: int
+    versions: tuple[PublishedVersion, ...]
+
+    def version(self, name: str | None) -> PublishedVersion | None:
+        return next((one for one in self.versions if one.version == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All that is published, read up to and without `definitions_offset`."""
+
+    sets: Mapping[str, PublishedSet] = field(default_factory=dict)
+    definitions_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What only Kafka and the registry know of a target.
+
+    `schema_reasons` say why its output schema may not be written; `replays` are what a cold
+    target needs of each partition's log.
+    """
+
+    schema_reasons: tuple[str, ...] = ()
+    replays: tuple[Replay, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that a decision depends on. `published` and `route` are None for an unknown set.
+
+    `sets` are the names of all sets, `partitions_ready` counts those that have the target
+    ready, `in_flight` is the id of the request that is under way for the set.
+    """
+
+    now_ms: int
+    sets: tuple[str, ...]
+    published: PublishedSet | None = None
+    route: SetRecord | None = None
+    rules: Rules
+    partitions_ready: int = 0
+    in_flight: str | None = None
+    outside: Outside = Outside()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A published version that a request is about. A cold one may have something to replay."""
+
+    feature_set: str
+    version: str
+    cold: bool
+
+
+def target_of(request: Request, route: SetRecord) -> str | None:
+    """The version that the request is about; None if there is nothing to undo."""
+    if request.target is not None:
+        return request.target
+    if request.action is Action.ROLLBACK and request.exclude is None:
+        return undo_target(route)
+    return route.serving
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """All that a coordinator has in hand."""
+
+    state: ControlState
+    acks: Acks
+    catalog: Catalog
+    keep: int = KEEP
+
+    def rules(self, feature_set: str) -> Rules:
+        """What the live versions of a published set depend on."""
+        return Rules(
+            published=tuple(one.version for one in self.catalog.sets[feature_set].versions),
+            keep=self.keep,
+            definitions_offset=self.catalog.definitions_offset,
+        )
+
+    def target(self, request: Request) -> Target | None:
+        """The version that a request is about, if it is a published one."""
+        published = self.catalog.sets.get(request.feature_set)
+        if published is None:
+            return None
+        route = self.state.route(request.feature_set, self.rules(request.feature_set))
+        version = target_of(request, route)
+        if version is None or published.version(version) is None:
+            return None
+        live = route.live_version(version)
+        return Target(
+            feature_set=request.feature_set, version=version, cold=live is None or not live.ready
+        )
+
+    def facts(self, request: Request, outside: Outside, now_ms: int) -> Facts:
+        """What the gate looks at."""
+        name = request.feature_set
+        sets = tuple(self.catalog.sets)
+        published = self.catalog.sets.get(name)
+        if published is None:
+            return Facts(now_ms=now_ms, sets=sets, rules=Rules(published=()), outside=outside)
+        rules = self.rules(name)
+        route = self.state.route(name, rules)
+        live = route.live_version(target_of(request, route))
+        ready = 0
+        if live is not None:
+            partitions = published.partitions
+            ready = partitions if live.ready else self.acks.ready(name, live, partitions)
+        return Facts(
+            now_ms=now_ms,
+            sets=sets,
+            published=published,
+            route=route,
+            rules=rules,
+            partitions_ready=ready,
+            in_flight=self.state.in_flight.get(name),
+            outside=outside,
+        )

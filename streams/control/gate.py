@@ -1,0 +1,247 @@
+"""Whether a request may be done: facts in, `Accept` or `Reject` out, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streams.control.facts import target_of
+from streams.control.records import Action, Code, How, Plan, Reason
+from streams.control.routes import (
+    activated,
+    prepared,
+    retired,
+    rolled_back,
+    undo_target,
+    undone,
+)
+from streams.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from streams.control.facts import Facts, PublishedSet, PublishedVersion
+    from streams.control.records import Request, SetRecord
+    from streams.control.routes import Rules
+
+UNSUPPORTED_ACTIONS = frozenset({Action.TOGGLE, Action.PIN, Action.UNPIN})
+UNSUPPORTED_OPTIONS = ("exclude", "repair", "checkpoint")
+"""What this version of rewindow reads and checks, and does not do yet."""
+
+EFFECTS: Mapping[Action, Callable[[SetRecord, str, Rules], SetRecord]] = {
+    Action.ROLLBACK: rolled_back,
+    Action.ACTIVATE: activated,
+    Action.RETIRE: retired,
+}
+"""What an accepted request makes of a set, once its target is ready."""
+
+_SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """It may be done, and so."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """It may not, for all of these reasons."""
+
+    reasons: tuple[Reason, ...]
+
+
+def decide(request: Request, facts: Facts) -> Accept | Reject:
+    """The verdict. The same request and facts always have the same one."""
+    reasons = [*_unsupported(request), *_too_late(request, facts)]
+    published, route = facts.published, facts.route
+    if published is None or route is None:
+        name = request.feature_set
+        reasons.append(
+            _reason(
+                Code.UNKNOWN_SET,
+                f"there is no feature set {name!r}: {did_you_mean(name, facts.sets)}",
+                name,
+            )
+        )
+        return Reject(reasons=tuple(reasons))
+    checks = _Checks(request, facts, published, route)
+    reasons += checks.all()
+    return Reject(reasons=tuple(reasons)) if reasons else Accept(plan=checks.plan())
+
+
+class _Checks:
+    """The rules about a set that there is; each yields its reasons."""
+
+    def __init__(
+        self, request: Request, facts: Facts, published: PublishedSet, route: SetRecord
+    ) -> None:
+        self.request = request
+        self.facts = facts
+        self.published = published
+        self.route = route
+        self.target = target_of(request, route)
+        live = route.live_version(self.target)
+        self.ready = live is not None and live.ready
+
+    def all(self) -> Iterator[Reason]:
+        yield from self.still_true()
+        yield from self.known_target()
+        match self.request.action:
+            case Action.ROLLBACK | Action.ACTIVATE:
+                yield from self.switch()
+            case Action.RETIRE:
+                yield from self.retire()
+            case Action.PIN | Action.UNPIN:
+                yield from self.pin()
+            case Action.TOGGLE:
+                yield from self.toggle()
+
+    def still_true(self) -> Iterator[Reason]:
+        expected, serving = self.request.if_serving, self.route.serving
+        if expected is not None and expected != serving:
+            message = f"{serving} serves, and not {expected}: look again before you ask again"
+            yield _reason(Code.IF_SERVING_DIFFERS, message, serving)
+        other = self.facts.in_flight
+        if other is not None:
+            message = f"request {other!r} is under way for {self.route.feature_set}: wait for it"
+            yield _reason(Code.IN_FLIGHT, message, other)
+
+    def known_target(self) -> Iterator[Reason]:
+        name, target = self.route.feature_set, self.target
+        if target is None:
+            yield _reason(
+                Code.NOTHING_TO_UNDO,
+                f"no activation of {name} is left to undo: name the version to go to",
+                name,
+            )
+        elif self.published.version(target) is None:
+            hint = did_you_mean(target, (one.version for one in self.published.versions))
+            message = f"there is no version {target} of {name}: {hint}"
+            yield _reason(Code.UNKNOWN_VERSION, message, target)
+        elif target in self.route.retired:
+            message = f"{name}@{target} is retired: publish its content as a new version"
+            yield _reason(Code.RETIRED_VERSION, message, target)
+
+    def switch(self) -> Iterator[Reason]:
+        target = self.target
+        if target == self.route.serving and self.request.exclude is None:
+            message = f"{target} serves already"
+            yield _reason(Code.ALREADY_SERVING, message, target)
+        for why in self.facts.outside.schema_reasons:
+            message = f"the output schema of {target} is refused: {why}"
+            yield _reason(Code.SCHEMA_REFUSED, message, target or "")
+        if not self.published.partitions:
+            message = f"topic {self.published.topic} does not exist: nothing reads or writes yet"
+            yield _reason(Code.NO_STREAM, message, self.published.topic)
+        if not self.ready:
+            yield from self.source_gone()
+
+    def source_gone(self) -> Iterator[Reason]:
+        for replay in self.facts.outside.replays:
+            if replay.needs_offset is not None and replay.needs_offset < replay.log_start:
+                where = f"{replay.topic}[{replay.partition}]"
+                yield _reason(
+                    Code.SOURCE_GONE,
+                    f"{self.target} needs {where} from offset {replay.needs_offset}, and the "
+                    f"topic begins at {replay.log_start}: its windows can't be whole",
+                    where,
+                )
+
+    def retire(self) -> Iterator[Reason]:
+        target = self.target or ""
+        if target == self.route.serving:
+            message = f"{target} serves: activate another version first"
+            yield _reason(Code.SERVING, message, target)
+        if target in self.route.pins:
+            message = f"{target} is pinned, so someone reads it: unpin it first"
+            yield _reason(Code.PINNED, message, target)
+        for toggle in self.route.toggles:
+            if toggle.fallback == target:
+                message = f"{toggle.feature} of {toggle.version} falls back to {target}"
+                yield _reason(Code.FALLBACK_IN_USE, message, toggle.feature)
+
+    def pin(self) -> Iterator[Reason]:
+        target = self.target or ""
+        if self.request.action is Action.UNPIN:
+            if target not in self.route.pins:
+                yield _reason(Code.NOT_PINNED, f"{target} is not pinned", target)
+        elif not self.ready:
+            message = (
+                f"{target} is not ready on every partition ({self.facts.partitions_ready} of "
+                f"{self.published.partitions}): activate it, or wait until it is"
+            )
+            yield _reason(Code.NOT_READY, message, target)
+
+    def toggle(self) -> Iterator[Reason]:
+        feature = self.request.feature or ""
+        owner = self.published.version(self.target)
+        if owner is not None and feature not in owner.features:
+            message = f"{owner.version} has no feature {feature!r}: "
+            message += did_you_mean(feature, owner.features)
+            yield _reason(Code.UNKNOWN_FEATURE, message, feature)
+        if self.request.fallback is not None and owner is not None:
+            why = self.unusable(owner, feature)
+            if why:
+                yield _reason(Code.FALLBACK_UNUSABLE, f"no value to fall back to: {why}", feature)
+
+    def unusable(self, owner: PublishedVersion, feature: str) -> str:
+        """Why the version before can't stand in for the feature; empty if it can."""
+        previous = undo_target(self.route)
+        if previous is None:
+            return "there is no version before"
+        live = self.route.live_version(previous)
+        found = self.published.version(previous)
+        if found is None or live is None or not live.ready:
+            return f"{previous} is not live on every partition"
+        if feature not in found.features:
+            return f"{previous} has no such feature"
+        if found.every_ms != owner.every_ms:
+            return f"{previous} has another interval"
+        return ""
+
+    def plan(self) -> Plan:
+        """What is done; only for a request that there is nothing against."""
+        action, route, rules = self.request.action, self.route, self.facts.rules
+        target = self.target or route.serving
+        how = How.HOT if self.ready else How.COLD
+        if action not in _SWITCHES:
+            how = How.AT_ONCE
+        after = EFFECTS[action](prepared(route, target, rules, again=False), target, rules)
+        lost = {one.version for one in route.live} - {one.version for one in after.live}
+        undoes = undone(route, target) if action is Action.ROLLBACK else ()
+        return Plan(
+            how=how,
+            target=target,
+            from_version=route.serving,
+            topic=self.published.topic,
+            partitions=self.published.partitions,
+            partitions_ready=self.facts.partitions_ready,
+            replays=self.facts.outside.replays if how is How.COLD else (),
+            undoes=tuple(one.version for one in reversed(undoes)),
+            becomes_cold=tuple(one.version for one in route.live if one.version in lost),
+        )
+
+
+def _unsupported(request: Request) -> Iterator[Reason]:
+    if request.action in UNSUPPORTED_ACTIONS:
+        message = f"this version of rewindow does not {request.action} yet"
+        yield _reason(Code.UNSUPPORTED, message, "action")
+    for name in UNSUPPORTED_OPTIONS:
+        if getattr(request, name):
+            message = f"this version of rewindow does not do `{name}` yet: leave it out"
+            yield _reason(Code.UNSUPPORTED, message, name)
+
+
+def _too_late(request: Request, facts: Facts) -> Iterator[Reason]:
+    if request.deadline_ms is not None and request.deadline_ms <= facts.now_ms:
+        late = facts.now_ms - request.deadline_ms
+        message = (
+            f"its deadline passed {late} ms before it was read: send it again with a later one"
+        )
+        yield _reason(Code.DEADLINE_PASSED, message, "deadline_ms")
+
+
+def _reason(code: Code, message: str, subject: str) -> Reason:
+    return Reason(code=code, message=message, subject=subject)

@@ -1,0 +1,132 @@
+"""What is decided about one set, and what each decision makes of it.
+
+Every function here takes a `SetRecord` and gives the next one; none of them asks whether that
+is allowed, which is the gate's part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from streams.control.records import Activation, LiveVersion, SetRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEEP = 2
+"""How many versions before the serving one stay live unless the settings say otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the live versions depend on besides the record: versions in order of publication,
+    and how many of those before the serving one are kept."""
+
+    published: Sequence[str]
+    keep: int = KEEP
+    definitions_offset: int = 0
+
+
+def default_route(feature_set: str, rules: Rules) -> SetRecord:
+    """What holds for a set before the first record about it: its first version serves."""
+    first = rules.published[0]
+    return SetRecord(
+        feature_set=feature_set,
+        serving=first,
+        live=(LiveVersion(version=first),),
+        served=(first,),
+        definitions_offset=rules.definitions_offset,
+    )
+
+
+def undo_target(record: SetRecord) -> str | None:
+    """Where undoing the latest activation leads; None if none is left to undo."""
+    return record.activations[-1].from_version if record.activations else None
+
+
+def undone(record: SetRecord, target: str) -> tuple[Activation, ...]:
+    """The activations that a rollback to `target` undoes, in their order.
+
+    Those since `target` last served by that chain; else only the latest.
+    """
+    for at in reversed(range(len(record.activations))):
+        if record.activations[at].from_version == target:
+            return record.activations[at:]
+    return record.activations[-1:]
+
+
+def kept(record: SetRecord, rules: Rules) -> set[str]:
+    """The versions that stay live: the serving one, those before it, those that never served
+    yet, pinned ones, and those that stand in for a feature."""
+    before: list[str] = []
+    for activation in reversed(record.activations):
+        one = activation.from_version
+        if one not in (record.serving, *before, *record.retired) and len(before) < rules.keep:
+            before.append(one)
+    waiting = set(rules.published) - set(record.served) - set(record.retired)
+    fallbacks = {toggle.fallback for toggle in record.toggles if toggle.fallback}
+    return {record.serving, *before, *waiting, *record.pins, *fallbacks}
+
+
+def settled(record: SetRecord, rules: Rules, *, preparing: str | None = None) -> SetRecord:
+    """The record with the live versions that it should have.
+
+    Versions that become live get a new generation; `preparing` is kept live besides.
+    """
+    wanted = kept(record, rules)
+    if preparing is not None:
+        wanted.add(preparing)
+    known = {one.version: one for one in record.live}
+    order = [one for one in dict.fromkeys((*rules.published, *known)) if one in wanted]
+    if all(one in known for one in order):
+        return replace(record, live=tuple(known[one] for one in order))
+    generation = record.generation + 1
+    return replace(
+        record,
+        live=tuple(
+            known.get(one, LiveVersion(version=one, generation=generation)) for one in order
+        ),
+        generation=generation,
+        definitions_offset=max(record.definitions_offset, rules.definitions_offset),
+    )
+
+
+def prepared(record: SetRecord, target: str, rules: Rules, *, again: bool) -> SetRecord:
+    """`target` is brought to the stream; `again`: also where an attempt is under way."""
+    if again:
+        record = replace(record, live=tuple(it for it in record.live if it.version != target))
+    return settled(record, rules, preparing=target)
+
+
+def marked_ready(record: SetRecord, version: str) -> SetRecord:
+    """Every partition has `version` ready."""
+    live = (replace(one, ready=True) if one.version == version else one for one in record.live)
+    return replace(record, live=tuple(live))
+
+
+def activated(record: SetRecord, target: str, rules: Rules) -> SetRecord:
+    """`target` serves from the next epoch on, and that can be undone."""
+    pushed = Activation(version=target, from_version=record.serving, epoch=record.epoch + 1)
+    return _serve(record, target, (*record.activations, pushed), rules)
+
+
+def rolled_back(record: SetRecord, target: str, rules: Rules) -> SetRecord:
+    """`target` serves from the next epoch on, and the activations since then are undone."""
+    left = len(record.activations) - len(undone(record, target))
+    return _serve(record, target, record.activations[:left], rules)
+
+
+def retired(record: SetRecord, version: str, rules: Rules) -> SetRecord:
+    """`version` is never to be live again."""
+    return settled(replace(record, retired=(*record.retired, version)), rules)
+
+
+def _serve(
+    record: SetRecord, target: str, activations: tuple[Activation, ...], rules: Rules
+) -> SetRecord:
+    served = record.served if target in record.served else (*record.served, target)
+    after = replace(
+        record, serving=target, epoch=record.epoch + 1, activations=activations, served=served
+    )
+    return settled(after, rules)

@@ -1,0 +1,140 @@
+"""The steps of the control path: each adds what it decides to a draft."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streams.control.gate import EFFECTS, Reject, decide
+from streams.control.machine import Event
+from streams.control.records import AuditEvent, Code, How, Plan, Reason, State
+from streams.control.routes import marked_ready, prepared, settled
+
+if TYPE_CHECKING:
+    from streams.control.draft import Draft
+    from streams.control.facts import Known, Outside
+    from streams.control.records import Failed, Request, RequestRecord
+
+_ACCEPTED = {
+    How.HOT: Event.ACCEPT_HOT,
+    How.COLD: Event.ACCEPT_COLD,
+    How.AT_ONCE: Event.ACCEPT_AT_ONCE,
+}
+
+
+def judge(
+    draft: Draft, known: Known, received: RequestRecord, request: Request, outside: Outside
+) -> None:
+    """Ask the gate about a new request, and begin what it accepts."""
+    verdict = decide(request, known.facts(request, outside, draft.now_ms))
+    if isinstance(verdict, Reject):
+        draft.move(received, Event.REJECT, reasons=verdict.reasons)
+    elif request.dry_run:
+        draft.move(received, Event.DRY_RUN, plan=verdict.plan)
+    elif verdict.plan.how is How.COLD:
+        _prepare(draft, known, received, request, verdict.plan)
+    else:
+        _take_effect(draft, known, received, request, verdict.plan, _ACCEPTED[verdict.plan.how])
+
+
+def warm(draft: Draft, known: Known, name: str) -> None:
+    """New versions of a set become live, and live ones become ready."""
+    published, rules = known.catalog.sets[name], known.rules(name)
+    before = draft.route(name, rules)
+    targets = [
+        record.plan.target
+        for record in draft.under_way()
+        if record.plan and record.request and record.request.feature_set == name
+    ]
+    after = settled(before, rules, preparing=targets[0] if targets else None)
+    is_new = name not in known.state.sets
+    for one in after.live:
+        if is_new or before.live_version(one.version) is None:
+            draft.note(AuditEvent.PUBLISHED, after, one.version)
+        if one.ready or not published.partitions:
+            continue
+        if known.acks.ready(name, one, published.partitions) == published.partitions:
+            after = marked_ready(after, one.version)
+            draft.note(AuditEvent.READY, after, one.version)
+    if is_new or after != before:
+        draft.put(after)
+
+
+def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
+    """Bring a request that is under way as far as it goes."""
+    request, plan = record.request, record.plan
+    if request is None or plan is None or request.feature_set not in known.catalog.sets:
+        return
+    if record.state is State.SWITCHING:
+        cut = known.acks.cut(request.feature_set, record.epoch or 0, plan.partitions)
+        if cut is not None:
+            draft.move(record, Event.FENCED, cut=cut)
+        return
+    rules = known.rules(request.feature_set)
+    live = draft.route(request.feature_set, rules).live_version(plan.target)
+    failed = known.acks.failed(request.feature_set, live) if live else []
+    ready = known.acks.ready(request.feature_set, live, plan.partitions) if live else 0
+    if live is not None and live.ready:
+        _take_effect(draft, known, record, request, plan, Event.READY)
+    elif failed:
+        _give_up(draft, known, record, request, Event.LOST, [_lost(one) for one in failed])
+    elif request.deadline_ms is not None and request.deadline_ms <= draft.now_ms:
+        message = (
+            f"{plan.target} was ready on {ready} of {plan.partitions} partitions when the "
+            "deadline passed: nothing has changed; ask again with a later one"
+        )
+        reason = Reason(code=Code.DEADLINE_PASSED, message=message, subject="deadline_ms")
+        _give_up(draft, known, record, request, Event.DEADLINE, [reason])
+
+
+def _prepare(
+    draft: Draft, known: Known, received: RequestRecord, request: Request, plan: Plan
+) -> None:
+    """The target becomes live; a new attempt begins where the last one has failed."""
+    rules = known.rules(request.feature_set)
+    route = draft.route(request.feature_set, rules)
+    live = route.live_version(plan.target)
+    again = live is not None and bool(known.acks.failed(request.feature_set, live))
+    draft.put(prepared(route, plan.target, rules, again=again), request.request_id)
+    draft.move(received, Event.ACCEPT_COLD, plan=plan)
+
+
+def _take_effect(
+    draft: Draft,
+    known: Known,
+    record: RequestRecord,
+    request: Request,
+    plan: Plan,
+    event: Event,
+) -> None:
+    """From this decision on the set is as the request wants it."""
+    rules = known.rules(request.feature_set)
+    route = draft.route(request.feature_set, rules)
+    after = EFFECTS[request.action](route, plan.target, rules)
+    draft.put(after, request.request_id)
+    epoch = after.epoch if after.epoch != route.epoch else None
+    draft.move(record, event, plan=plan, epoch=epoch)
+
+
+def _give_up(
+    draft: Draft,
+    known: Known,
+    record: RequestRecord,
+    request: Request,
+    event: Event,
+    reasons: list[Reason],
+) -> None:
+    """The preparation ends, and its target is live only if it would be without it."""
+    rules = known.rules(request.feature_set)
+    before = draft.route(request.feature_set, rules)
+    after = settled(before, rules)
+    if after != before:
+        draft.put(after, request.request_id)
+    draft.move(record, event, reasons=tuple(reasons))
+
+
+def _lost(ack: Failed) -> Reason:
+    message = (
+        f"partition {ack.partition} of {ack.stream} can't prepare {ack.version} "
+        f"({ack.reason}): nothing has changed; mend that and ask again"
+    )
+    return Reason(code=Code.NOT_PREPARED, message=message, subject=f"{ack.stream}[{ack.partition}]")
