@@ -25,10 +25,11 @@ import fastavro
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import Intake
+from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import PAIRS_PER_STEP, Late, Pipeline, Step
 from streams.datapath.progress import Progress
 from streams.definitions.load import load_files
-from streams.definitions.plan import Plan, plan
+from streams.definitions.plan import plan
 from streams.definitions.validate import check_feature_set, check_source_fields
 from streams.errors import InvalidInputError
 from streams.names import AS_OF, KIND_FIELD
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from streams.datapath.batch import DeadLetter
     from streams.definitions.model import FeatureSet, Source
-    from streams.state.store import PaneStore
 
 _SCHEMA_ID = 1
 
@@ -96,7 +96,11 @@ class Harness:
         self._fields = fields
         self._pairs_per_step = pairs_per_step
         self._log: list[Record] = []
-        self._stores = {p.bundle.digest: _memory(p) for p in self._plans}
+        self._bundles = {bundle.digest: bundle for p in self._plans for bundle in p.bundles}
+        self._stores = {
+            digest: MemoryStore(RowLayout(bundle.columns))
+            for digest, bundle in self._bundles.items()
+        }
         self._pipeline = self._open(Progress())
 
     @classmethod
@@ -118,14 +122,14 @@ class Harness:
 
     def _open(self, progress: Progress) -> Pipeline:
         bundles = {
-            p.bundle.digest: BundleState(p.bundle, self._fields, self._stores[p.bundle.digest])
-            for p in self._plans
+            digest: BundleState(bundle, self._fields, self._stores[digest])
+            for digest, bundle in self._bundles.items()
         }
         paths = []
         for p in self._plans:
             closed = progress.closed.get(p.view.feature_set)
             closed_ms = None if closed is None else closed.through_ms
-            paths.append(SetPath(p.view, bundles[p.bundle.digest], closed_ms=closed_ms))
+            paths.append(SetPath(LiveView.of(p, bundles, self._fields), closed_ms=closed_ms))
         oldest = min(bundles.values(), key=lambda bundle: bundle.next_offset)
         return Pipeline(
             paths,
@@ -202,10 +206,6 @@ class Harness:
                 kind=row[KIND_FIELD],
                 values={feature.name: row[feature.name] for feature in view.features},
             )
-
-
-def _memory(planned: Plan) -> PaneStore:
-    return MemoryStore(RowLayout(planned.bundle.columns))
 
 
 def _check(source: Source, feature_sets: Sequence[FeatureSet], schema: Mapping[str, Any]) -> None:

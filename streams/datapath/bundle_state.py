@@ -9,14 +9,14 @@ import polars as pl
 
 from streams.datapath.overlay import Overlay
 from streams.datapath.partials import ENTITY, PANE, Partials
-from streams.state.rows import first_of_each
 from streams.state.store import Meta, PaneStore
 from streams.windowing.accumulators import merge_partials
 from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from streams.datapath.batch import Batch
     from streams.definitions.plan import Bundle
 
 OLDEST_PANE_MS = -(2**62)
@@ -40,7 +40,7 @@ class BundleState:
     ) -> None:
         """`notes` are the caller's, for the meta's `extra`; asked for at each flush."""
         self.bundle = bundle
-        self.partials = Partials(bundle, fields)
+        self.partials = Partials([bundle], fields)
         self.store = store
         self.overlay = Overlay(bundle.accumulators)
         self._notes = notes
@@ -59,6 +59,16 @@ class BundleState:
         if next_offset > self.next_offset:
             self.overlay.add(partials)
             self.next_offset = next_offset
+
+    def take(self, batch: Batch) -> None:
+        """Apply what of a batch is not applied yet; nothing is said about its events."""
+        if batch.next_offset <= self.next_offset:
+            return
+        news = batch if self.next_offset <= batch.first_offset else batch.since(self.next_offset)
+        selected = self.partials.select(news.events).filter(pl.col(ENTITY).is_not_null())
+        if self.floor_ms is not None:
+            selected = selected.filter(pl.col(PANE) >= self.floor_ms)
+        self.apply(self.partials.build(selected, [PANE, ENTITY]), batch.next_offset)
 
     def rows(self, start_ms: int | None, end_ms: int, limit: int) -> tuple[list[pl.DataFrame], int]:
         """Partials with pane in `[start_ms, end_ms)`; several may share a key.
@@ -113,43 +123,8 @@ class BundleState:
                 return None
         return [frame.join(entities, on=ENTITY, how="semi") for frame in found]
 
-    def by_entity(
-        self, start_ms: int | None, end_ms: int, limit: int
-    ) -> Iterator[tuple[pl.DataFrame, bool]]:
-        """All partials with pane in `[start_ms, end_ms)`, in runs of whole entities in order
-        of their bytes, each with whether it is the last.
-
-        At most `limit` rows are held at a time, or two per pane of the range if that is more.
-        The bundle must stay as it is until the last run is taken.
-        """
-        panes = self.store.panes(OLDEST_PANE_MS if start_ms is None else start_ms, end_ms)
-        recent = self._recent(start_ms, end_ms)
-        after: str | None = None
-        while True:
-            run: list[pl.DataFrame] = []
-            held = 0
-            while True:
-                sources = max(1, len(panes) + recent[PANE].n_unique())
-                each = max(1, (limit - held) // sources)
-                stored = self.store.scan_each(panes, after, each)
-                fresh = first_of_each(recent, None, each)
-                after = _whole_through([stored, fresh], each)
-                found = pl.concat([stored, fresh])
-                if after is not None:
-                    found = found.filter(pl.col(ENTITY) <= after)
-                    recent = recent.filter(pl.col(ENTITY) > after)
-                    panes = stored[PANE].unique().sort().to_list()
-                run.append(found)
-                held += found.height
-                # A run that is not half full takes more: entities may crowd in few panes.
-                if after is None or 2 * held > limit or held + sources > limit:
-                    break
-            yield pl.concat(run), after is None
-            if after is None:
-                return
-
-    def _recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame:
-        """The overlay's rows in a range of panes, each key once, sorted."""
+    def recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame:
+        """What is not on disk of the panes in `[start_ms, end_ms)`, each key once, sorted."""
         self.overlay.merged()
         empty = self.empty()
         frames = [frame.select(empty.columns) for frame in self.overlay.between(start_ms, end_ms)]
@@ -186,18 +161,6 @@ class BundleState:
     def empty(self) -> pl.DataFrame:
         """A rows frame without rows."""
         return pl.DataFrame(schema=rows_schema(self.bundle.columns))
-
-
-def _whole_through(frames: Sequence[pl.DataFrame], each: int) -> str | None:
-    """The last entity that is whole where `each` rows of a pane were read; None: all are."""
-    ends = [
-        frame.group_by(PANE)
-        .agg(pl.len(), pl.col(ENTITY).max())
-        .filter(pl.col("len") == each)[ENTITY]
-        .min()
-        for frame in frames
-    ]
-    return min((str(end) for end in ends if end is not None), default=None)
 
 
 def _meta(

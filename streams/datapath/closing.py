@@ -42,10 +42,9 @@ _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Closing arithmetic of one view over panes of `pane_ms`."""
+    """Closing arithmetic of one view."""
 
     view: View
-    pane_ms: int
 
     def closed_through(self, watermark_ms: int) -> int:
         """Highest as-of time that a watermark closes."""
@@ -60,7 +59,7 @@ class Windows:
 
     def first_as_of(self) -> pl.Expr:
         """First as-of time that a row's pane belongs to."""
-        return first_as_of(pl.col(PANE), self.pane_ms, self.view.every_ms)
+        return first_as_of(pl.col(PANE), self.view.pane_ms, self.view.every_ms)
 
     def last_as_of(self) -> pl.Expr:
         """Last as-of time that a row's pane belongs to."""

@@ -1,4 +1,4 @@
-"""The path of one set through one stream partition: its view, its bundle, and what is closed."""
+"""The path of one set through one stream partition: the version that serves, and what is closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from streams.datapath.batch import OFFSET
-from streams.datapath.closing import CLOSED, Windows
+from streams.datapath.closing import CLOSED
+from streams.datapath.entity_runs import entity_runs
 from streams.datapath.partials import ENTITY, PANE
 from streams.definitions.model import Emit
 from streams.windowing.accumulators import merge_partials
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from streams.datapath.bundle_state import BundleState
-    from streams.definitions.plan import View
-
-_NEVER = pl.lit(None, dtype=pl.Int64).alias(CLOSED)
+    from streams.datapath.live_view import LiveView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +50,23 @@ class Reading:
 
 
 class SetPath:
-    """One set's closing over one bundle. `closed_ms` is C: None while nothing has closed."""
+    """One set's closing by the version that serves.
 
-    def __init__(self, view: View, bundle: BundleState, *, closed_ms: int | None = None) -> None:
-        self.view = view
-        self.bundle = bundle
-        self.windows = Windows(view=view, pane_ms=bundle.bundle.pane_ms)
-        self.closed_ms = closed_ms
-        self.raise_floor(bundle.floor_ms)
+    `closed_ms` is the last of that version's as-of times up to C: None while nothing has
+    closed.
+    """
 
-    def raise_floor(self, floor_ms: int | None) -> None:
-        """Panes are whole from `floor_ms` on: as-of times that need older ones never close."""
+    def __init__(self, live: LiveView, *, closed_ms: int | None = None) -> None:
+        """`closed_ms` is C, whichever version closed it."""
+        self.live = live
+        self.view = live.view
+        self.windows = live.windows
+        self.closed_ms = None if closed_ms is None else floor_to(closed_ms, self.view.every_ms)
+        self.obey_floor()
+
+    def obey_floor(self) -> None:
+        """As-of times that need panes older than the bundles' floor never close."""
+        floor_ms = self.live.floor_ms
         if floor_ms is None:
             return
         first = ceil_to(floor_ms + self.view.longest_window_ms, self.view.every_ms)
@@ -73,43 +78,34 @@ class SetPath:
         through = self.windows.closed_through(watermark_ms)
         self.closed_ms = through if self.closed_ms is None else max(self.closed_ms, through)
 
-    @property
-    def wanted_floor_ms(self) -> int | None:
-        """Start of the oldest pane that this set still needs, its retention included."""
-        if self.closed_ms is None:
-            return None
-        oldest = self.windows.oldest_pane_ms(self.closed_ms) - self.view.retention_ms
-        return floor_to(oldest, self.bundle.bundle.pane_ms)
-
     # -- a batch ----------------------------------------------------------------------------
 
-    def prepare(self, events: pl.DataFrame, arrival: pl.Series | None) -> Prepared:
-        """Partials and verdicts of a batch; `arrival` is the watermark at each event.
-
-        Without it the events are a replay: committed, so nothing is said about them.
-        """
-        closed = pl.lit(None, dtype=pl.Int64)
-        if arrival is not None:
-            lateness, every = self.view.allowed_lateness_ms, self.view.every_ms
-            closed = (pl.lit(arrival) - lateness).floordiv(every) * every
-            if self.closed_ms is not None:
-                closed = pl.max_horizontal(closed, pl.lit(self.closed_ms))
+    def prepare(self, events: pl.DataFrame, arrival: pl.Series) -> Prepared:
+        """Partials and verdicts of a batch; `arrival` is the watermark at each event."""
+        lateness, every = self.view.allowed_lateness_ms, self.view.every_ms
+        closed = (pl.lit(arrival) - lateness).floordiv(every) * every
+        if self.closed_ms is not None:
+            closed = pl.max_horizontal(closed, pl.lit(self.closed_ms))
         events = events.with_columns(closed.alias(CLOSED))
-        selected = self.bundle.partials.select(events, extra=[OFFSET, CLOSED])
+        partials = self.live.partials
+        selected = partials.select(events, extra=[OFFSET, CLOSED])
         orphans: tuple[int, ...] = ()
         if selected[ENTITY].null_count():
             orphans = tuple(selected.filter(pl.col(ENTITY).is_null())[OFFSET])
             selected = selected.filter(pl.col(ENTITY).is_not_null())
-        late: tuple[int, ...] = ()
-        if arrival is not None:
-            is_late = self.windows.last_as_of() <= pl.col(CLOSED)
-            late = tuple(selected.filter(is_late)[OFFSET])
-            on_time = pl.col(CLOSED) < self.windows.first_as_of()
-            selected = selected.with_columns(pl.when(~on_time).then(pl.col(CLOSED)).alias(CLOSED))
-        if self.bundle.floor_ms is not None:
-            selected = selected.filter(pl.col(PANE) >= self.bundle.floor_ms)
-        partials = self.bundle.partials.build(selected, [PANE, ENTITY, CLOSED])
-        return Prepared(partials=partials, late=late, without_entity=orphans)
+        is_late = self.windows.last_as_of() <= pl.col(CLOSED)
+        late = tuple(selected.filter(is_late)[OFFSET])
+        on_time = pl.col(CLOSED) < self.windows.first_as_of()
+        selected = selected.with_columns(pl.when(~on_time).then(pl.col(CLOSED)).alias(CLOSED))
+        floors = [one.floor_ms for one in self.live.bundles]
+        lowest = min((ms for ms in floors if ms is not None), default=None)
+        if lowest is not None and None not in floors:
+            selected = selected.filter(pl.col(PANE) >= lowest)
+        return Prepared(
+            partials=partials.build(selected, [PANE, ENTITY, CLOSED]),
+            late=late,
+            without_entity=orphans,
+        )
 
     def target_ms(self, watermark_ms: int | None) -> int | None:
         """The as-of time up to which a watermark closes, if that is news."""
@@ -135,7 +131,7 @@ class SetPath:
         closing = updating = None
         pairs = 0
         if target is not None:
-            if self.bundle.crowded(self._oldest_ms(self.closed_ms), target, limit):
+            if self.live.crowded(self.live.oldest_ms(self.closed_ms), target, limit):
                 return None
             closing, whole_ms = self.rows(target, limit, partials)
             if whole_ms < target:
@@ -145,8 +141,8 @@ class SetPath:
             closed = self.closed_ms if target is None else target
             through = self._updated_through(watermark_ms)
             entities = partials.select(ENTITY).unique()
-            oldest = self._oldest_ms(None if closed is None else closed + self.view.every_ms)
-            found = self.bundle.rows_of(entities, oldest, through, limit)
+            oldest = self.live.oldest_ms(None if closed is None else closed + self.view.every_ms)
+            found = self.live.rows_of(entities, oldest, through, limit)
             if found is None:
                 return None
             updating = self._frame(found, partials)
@@ -180,46 +176,39 @@ class SetPath:
         return floor_to(watermark_ms, self.view.every_ms) + self.view.every_ms
 
     def apply(self, prepared: Prepared, next_offset: int) -> None:
-        """The batch's partials go to the bundle."""
+        """The batch's partials go to the bundles."""
         partials = prepared.partials
         has_late = partials[CLOSED].null_count() < partials.height
         partials = partials.drop(CLOSED)
         if has_late:
-            accumulators = self.bundle.bundle.accumulators
-            partials = merge_partials(partials, [PANE, ENTITY], accumulators)
-        self.bundle.apply(partials, next_offset)
+            partials = merge_partials(partials, [PANE, ENTITY], self.live.partials.accumulators)
+        if len(self.live.bundles) == 1:
+            self.live.bundles[0].apply(partials, next_offset)
+            return
+        for bundle in self.live.bundles:
+            bundle.apply(_part(partials, bundle), next_offset)
 
     # -- a closing at a position ------------------------------------------------------------
 
     def rows(
         self, target_ms: int, limit: int, partials: pl.DataFrame | None = None
     ) -> tuple[pl.DataFrame, int]:
-        """All that closing `(C, target]` reads: the bundle's rows and a batch's partials.
+        """All that closing `(C, target]` reads: the bundles' rows and a batch's partials.
 
-        Where the bundle's are more than `limit`, those that closing up to an earlier as-of time
+        Where the bundles' are more than `limit`, those that closing up to an earlier as-of time
         reads. Second: that time, or the target; it may be C or before it.
         """
-        found, whole_ms = self.bundle.rows(self._oldest_ms(self.closed_ms), target_ms, limit)
+        found, whole_ms = self.live.rows(self.live.oldest_ms(self.closed_ms), target_ms, limit)
         return self._frame(found, partials), floor_to(whole_ms, self.view.every_ms)
-
-    def _oldest_ms(self, closed_ms: int | None) -> int | None:
-        """Start of the oldest pane that as-of times after `closed_ms` may read; None: any."""
-        oldest = None if closed_ms is None else self.windows.oldest_pane_ms(closed_ms)
-        floor = self.bundle.floor_ms
-        if oldest is None or floor is None:
-            return oldest if floor is None else floor
-        # Rows below it are there until the next flush, and may be half of a pane.
-        return max(oldest, floor)
 
     def _frame(
         self, found: Sequence[pl.DataFrame], partials: pl.DataFrame | None = None
     ) -> pl.DataFrame:
-        """Rows of the bundle, which count in every window of their pane, and partials."""
-        frames = [frame.with_columns(_NEVER) for frame in found]
-        if partials is not None:
-            frames.append(partials)
-        columns = [PANE, ENTITY, CLOSED, *(name for name, _ in self.bundle.bundle.columns)]
-        return pl.concat([frame.select(columns) for frame in frames])
+        """Rows of the bundles and a batch's partials, as one."""
+        floor = self.live.floor_ms
+        if partials is not None and floor is not None and len(self.live.bundles) > 1:
+            partials = partials.filter(pl.col(PANE) >= floor)
+        return self.live.frame(found, partials)
 
     def run(self, rows: pl.DataFrame, target_ms: int, pairs: int) -> int | None:
         """The highest as-of time up to which closing touches at most `pairs`.
@@ -248,8 +237,9 @@ class SetPath:
 
         Panes tell it: no value is read.
         """
-        panes = self.bundle.panes(self._oldest_ms(self.closed_ms), target_ms)
-        rows = pl.DataFrame({PANE: panes}, {PANE: pl.Int64}).with_columns(_NEVER)
+        panes = self.live.panes(self.live.oldest_ms(self.closed_ms), target_ms)
+        schema = {PANE: pl.Int64, CLOSED: pl.Int64}
+        rows = pl.DataFrame({PANE: panes, CLOSED: [None] * len(panes)}, schema)
         found = self.windows.next_as_of(rows, self.closed_ms, target_ms)
         return target_ms if found is None else found
 
@@ -267,17 +257,24 @@ class SetPath:
         """Vectors of one as-of time in order of entity, `done` of them skipped.
 
         Yields (vectors, how many entities are done with them, whether they are the last). A
-        slice is made of at most `limit` rows, see `BundleState.by_entity`.
+        slice is made of at most `limit` rows, see `entity_runs`.
         """
         before = as_of_ms - self.view.every_ms
         counted = 0
-        for found, last in self.bundle.by_entity(self._oldest_ms(before), as_of_ms, limit):
-            entities = found[ENTITY].unique().sort()
+        ranges = self.live.ranges(self.live.oldest_ms(before), as_of_ms)
+        for run in entity_runs(ranges, limit):
+            entities = run.entities
             skipped = min(max(done - counted, 0), entities.len())
             counted += entities.len()
-            if skipped == entities.len() and not last:
+            if skipped == entities.len() and not run.last:
                 continue
-            rows = self._frame([found])
+            rows = self._frame(run.frames)
             if skipped:
                 rows = rows.filter(pl.col(ENTITY) > entities[skipped - 1])
-            yield self.windows.close(rows, before, as_of_ms), counted, last
+            yield self.windows.close(rows, before, as_of_ms), counted, run.last
+
+
+def _part(partials: pl.DataFrame, bundle: BundleState) -> pl.DataFrame:
+    """What of the partials of several bundles is one bundle's."""
+    own = partials.select(PANE, ENTITY, *(name for name, _ in bundle.bundle.columns))
+    return own if bundle.floor_ms is None else own.filter(pl.col(PANE) >= bundle.floor_ms)

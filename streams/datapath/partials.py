@@ -1,4 +1,4 @@
-"""From events to partials: the one group-by that a batch costs per bundle."""
+"""From events to partials: the one group-by that a batch costs for what is read together."""
 
 from __future__ import annotations
 
@@ -26,20 +26,24 @@ if TYPE_CHECKING:
 
 
 class Partials:
-    """Builds a bundle's partials out of frames of events with the source's `fields`."""
+    """Builds partials of bundles with the same panes and filter, all in one frame, out of
+    frames of events with the source's `fields`."""
 
-    def __init__(self, bundle: Bundle, fields: Mapping[str, pl.DataType]) -> None:
-        self.bundle = bundle
-        self._entity = entity_text(bundle.entity)
-        self._pane = pane_of(pl.col(EVENT_TIME), bundle.pane_ms)
+    def __init__(self, bundles: Sequence[Bundle], fields: Mapping[str, pl.DataType]) -> None:
+        first = bundles[0]
+        if any((one.pane_ms, one.where) != (first.pane_ms, first.where) for one in bundles):
+            raise ValueError("bundles that are built together have panes and filter in common")
+        self.accumulators = tuple(a for one in bundles for a in one.accumulators)
+        self._entity = entity_text(first.entity)
+        self._pane = pane_of(pl.col(EVENT_TIME), first.pane_ms)
         self._where = (
-            check_filter(bundle.where, fields).expr.fill_null(False)
-            if bundle.where is not None
+            check_filter(first.where, fields).expr.fill_null(False)
+            if first.where is not None
             else None
         )
         self._values: dict[tuple[str | None, str | None, str], tuple[str, pl.Expr]] = {}
-        self._value_of = {a.name: self._value(a, fields) for a in bundle.accumulators}
-        self._ordered = any(a.kind in (Kind.FIRST, Kind.LAST) for a in bundle.accumulators)
+        self._value_of = {a.name: self._value(a, fields) for a in self.accumulators}
+        self._ordered = any(a.kind in (Kind.FIRST, Kind.LAST) for a in self.accumulators)
 
     def _value(self, accumulator: Accumulator, fields: Mapping[str, pl.DataType]) -> str:
         """Name of the column with the accumulator's values; shared where they are equal."""
@@ -79,12 +83,13 @@ class Partials:
         """Partials by `keys` (`@pane`, `@entity` and what else) out of `select`'s frame."""
         if self._ordered:
             selected = selected.sort(EVENT_TIME, SOURCE_PARTITION, SOURCE_OFFSET)
-        accumulators = self.bundle.accumulators
         built = selected.group_by(keys).agg(
-            [e for a in accumulators for e in a.build(self._value_of[a.name])]
+            [e for a in self.accumulators for e in a.build(self._value_of[a.name])]
         )
         finished = [
-            series for a in accumulators for series in a.finish_build(built, self._value_of[a.name])
+            series
+            for a in self.accumulators
+            for series in a.finish_build(built, self._value_of[a.name])
         ]
         return built.with_columns(finished) if finished else built
 

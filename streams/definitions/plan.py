@@ -1,9 +1,12 @@
-"""From a definition to what is stored and what is computed: a bundle and a view.
+"""From a definition to what is stored and what is computed: bundles and a view.
 
 A bundle is the accumulators of one stream that are kept together; its digest names its
 directory on disk, so its shape never changes. A view says how a version's features come out
 of accumulators; a version owns no state. Two features that need the same accumulator share
-it: a mean is a sum and a count that other features may use as well.
+it: a mean is a sum and a count that other features may use as well. Versions of a set share
+as well: one is planned with what those published before it store, and has a bundle of its own
+only for what none of them does. So plans are a fold over the order of publication, and nothing
+about them has to be remembered.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from streams.names import stream_name
 from streams.windowing.accumulators import KINDS, Columnar, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from streams.definitions.model import Emit, Feature, FeatureSet, Function, Source
 
@@ -72,12 +75,13 @@ class FeatureView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a version computes, and when."""
+    """What a version computes, and when. Its panes are the interval or a divisor of it."""
 
     feature_set: str
     version: str
     digest: str
     entity: Mapping[str, pl.DataType]
+    pane_ms: int
     every_ms: int
     allowed_lateness_ms: int
     retention_ms: int
@@ -85,15 +89,24 @@ class View:
     emit: Emit
     features: tuple[FeatureView, ...]
 
+    @property
+    def columns(self) -> list[tuple[str, pl.DataType]]:
+        """The accumulator columns that the features are computed from, each once."""
+        used = {a.name: a for feature in self.features for a in feature.accumulators}
+        return [column for name in sorted(used) for column in used[name].columns]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a worker runs for one version on one stream."""
+    """What a worker runs for one version on one stream.
+
+    The bundles have panes and filter in common; each holds something that the view needs.
+    """
 
     source: Source
     stream: str
     rekeyed: bool
-    bundle: Bundle
+    bundles: tuple[Bundle, ...]
     view: View
 
 
@@ -105,8 +118,27 @@ def needs_rekeying(source: Source, entity: tuple[str, ...]) -> bool:
     return not source.key or not set(source.key) <= set(entity)
 
 
-def plan(feature_set: FeatureSet, source: Source, fields: Mapping[str, pl.DataType]) -> Plan:
+def plan_versions(
+    versions: Sequence[FeatureSet], source: Source, fields: Mapping[str, pl.DataType]
+) -> tuple[Plan, ...]:
+    """The plans of all versions of a set, given in their order of publication."""
+    plans: list[Plan] = []
+    for version in versions:
+        plans.append(plan(version, source, fields, plans))
+    return tuple(plans)
+
+
+def plan(
+    feature_set: FeatureSet,
+    source: Source,
+    fields: Mapping[str, pl.DataType],
+    earlier: Sequence[Plan] = (),
+) -> Plan:
     """Plan one version whose definition was checked against the event's `fields`.
+
+    `earlier` are the plans of all versions of the set that were published before it. Of the
+    pane sizes that they have and that divide the interval, and of the interval itself, it is
+    the one by which they store most of what is needed; the larger one of equals.
 
     Raises `InvalidInputError` where an expression does not fit the fields.
     """
@@ -115,85 +147,120 @@ def plan(feature_set: FeatureSet, source: Source, fields: Mapping[str, pl.DataTy
     entity = {name: fields[name] for name in feature_set.entity}
     if feature_set.where is not None:
         check_filter(feature_set.where, fields)
-    known: dict[str, Accumulator] = {}
-    views = tuple(
-        _feature_view(feature, stream, feature_set, fields, known)
-        for feature in sorted(feature_set.features, key=lambda feature: feature.name)
-    )
-    accumulators = tuple(known[name] for name in sorted(known))
-    identity = [
-        BUNDLE_FORMAT,
-        stream,
-        [[name, str(dtype)] for name, dtype in entity.items()],
-        feature_set.every_ms,
-        feature_set.where,
-        [a.name for a in accumulators],
+    stored = {
+        a.name: bundle for one in earlier for bundle in one.bundles for a in bundle.accumulators
+    }
+    every_ms = feature_set.every_ms
+    sizes = {one.view.pane_ms for one in earlier if every_ms % one.view.pane_ms == 0}
+    choices = [
+        _Needed(stream, feature_set, fields, pane_ms)
+        for pane_ms in sorted({*sizes, every_ms}, reverse=True)
     ]
-    bundle = Bundle(
-        stream=stream,
-        entity=entity,
-        pane_ms=feature_set.every_ms,
-        where=feature_set.where,
-        accumulators=accumulators,
-        digest=_sha256(identity),
-    )
+    needed = max(choices, key=lambda one: len(stored.keys() & one.accumulators.keys()))
+    bundles = {stored[name].digest: stored[name] for name in needed.accumulators if name in stored}
+    missing = [a for name, a in sorted(needed.accumulators.items()) if name not in stored]
+    if missing:
+        own = _bundle(stream, entity, needed.pane_ms, feature_set.where, missing)
+        bundles[own.digest] = own
     view = View(
         feature_set=feature_set.name,
         version=feature_set.version,
         digest=digest(feature_set, source),
         entity=entity,
-        every_ms=feature_set.every_ms,
+        pane_ms=needed.pane_ms,
+        every_ms=every_ms,
         allowed_lateness_ms=feature_set.allowed_lateness_ms,
         retention_ms=feature_set.retention_ms,
         longest_window_ms=feature_set.longest_window_ms,
         emit=feature_set.emit,
-        features=views,
+        features=needed.features,
     )
-    return Plan(source=source, stream=stream, rekeyed=rekeyed, bundle=bundle, view=view)
+    in_order = tuple(bundles[name] for name in sorted(bundles))
+    return Plan(source=source, stream=stream, rekeyed=rekeyed, bundles=in_order, view=view)
 
 
-def _feature_view(
-    feature: Feature,
+def _bundle(
     stream: str,
-    feature_set: FeatureSet,
-    fields: Mapping[str, pl.DataType],
-    known: dict[str, Accumulator],
-) -> FeatureView:
-    if feature.where is not None:
-        check_filter(feature.where, fields)
-    dtype: pl.DataType = pl.Int64()
-    if feature.expression is not None:
-        dtype = check_expression(feature.expression, fields).dtype
-    used = []
-    for kind in KINDS[feature.function]:
+    entity: Mapping[str, pl.DataType],
+    pane_ms: int,
+    where: str | None,
+    accumulators: Sequence[Accumulator],
+) -> Bundle:
+    identity = [
+        BUNDLE_FORMAT,
+        stream,
+        [[name, str(dtype)] for name, dtype in entity.items()],
+        pane_ms,
+        where,
+        [a.name for a in accumulators],
+    ]
+    return Bundle(
+        stream=stream,
+        entity=entity,
+        pane_ms=pane_ms,
+        where=where,
+        accumulators=tuple(accumulators),
+        digest=_sha256(identity),
+    )
+
+
+class _Needed:
+    """What a version needs if its panes are of `pane_ms`: its features' accumulators, by name."""
+
+    def __init__(
+        self,
+        stream: str,
+        feature_set: FeatureSet,
+        fields: Mapping[str, pl.DataType],
+        pane_ms: int,
+    ) -> None:
+        self.pane_ms = pane_ms
+        self.accumulators: dict[str, Accumulator] = {}
+        self._stream = stream
+        self._where = feature_set.where
+        self._fields = fields
+        self.features = tuple(
+            self._feature(feature)
+            for feature in sorted(feature_set.features, key=lambda feature: feature.name)
+        )
+
+    def _feature(self, feature: Feature) -> FeatureView:
+        if feature.where is not None:
+            check_filter(feature.where, self._fields)
+        dtype: pl.DataType = pl.Int64()
+        if feature.expression is not None:
+            dtype = check_expression(feature.expression, self._fields).dtype
+        return FeatureView(
+            name=feature.name,
+            function=feature.function,
+            window_ms=feature.window_ms,
+            accumulators=tuple(self._known(feature, k, dtype) for k in KINDS[feature.function]),
+            dtype=output_dtype(feature.function, dtype),
+            q=feature.q,
+            k=feature.k,
+        )
+
+    def _known(self, feature: Feature, kind: Kind, dtype: pl.DataType) -> Accumulator:
+        """The accumulator of one kind; the same one for all features that need it."""
         kept = pl.Int64() if kind is Kind.COUNT else dtype
         identity = [
-            stream,
-            feature_set.where,
+            self._stream,
+            self._where,
             feature.where,
             feature.expression,
-            feature_set.every_ms,
+            self.pane_ms,
             kind,
             str(kept),
         ]
         name = f"{kind}.{_sha256(identity)[:16]}"
-        accumulator = Accumulator(
+        made = Accumulator(
             name=name,
             kind=kind,
             dtype=kept,
             expression=feature.expression,
             where=feature.where,
         )
-        used.append(known.setdefault(name, accumulator))
-    return FeatureView(
-        name=feature.name,
-        function=feature.function,
-        window_ms=feature.window_ms,
-        accumulators=tuple(used),
-        dtype=output_dtype(feature.function, dtype),
-        q=feature.q,
-        k=feature.k,
-    )
+        return self.accumulators.setdefault(name, made)
 
 
 def _sha256(identity: object) -> str:

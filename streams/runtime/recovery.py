@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from streams.datapath.batch import Batch
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
+from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.records import Record
 from streams.errors import RefusedError
@@ -107,8 +108,7 @@ class Recovery:
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
         paths = [
             SetPath(
-                planned.view,
-                states[planned.bundle.digest],
+                LiveView.of(planned, states, self._stream.fields),
                 closed_ms=closed.get(planned.view.feature_set),
             )
             for planned in self._stream.plans
@@ -154,8 +154,7 @@ class Recovery:
 
     def _open(self, begin: int) -> dict[str, BundleState]:
         states: dict[str, BundleState] = {}
-        for planned in self._stream.plans:
-            bundle = planned.bundle
+        for bundle in (bundle for planned in self._stream.plans for bundle in planned.bundles):
             if bundle.digest not in states:
                 store = self._open_store(bundle)
                 states[bundle.digest] = BundleState(

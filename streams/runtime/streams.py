@@ -84,7 +84,7 @@ def _stream(
             f"topic {source.topic} of source {source.name} does not exist: create it, or let "
             "its producer do so, and start the worker again"
         )
-    entity = tuple(first.bundle.entity)
+    entity = tuple(first.view.entity)
     return Stream(
         name=name,
         topic=settings.names.stream_topic(source.name, entity) if first.rekeyed else source.topic,
@@ -92,7 +92,7 @@ def _stream(
         source_partitions=topic.partitions if first.rekeyed else 0,
         published=published,
         fields=field_types(published.schema),
-        entity=first.bundle.entity,
+        entity=first.view.entity,
         plans=tuple(planned for _, _, planned in rows),
         outputs={
             planned.view.feature_set: _output(settings, serving, planned)

@@ -118,7 +118,7 @@ class Rig:
                 source=self.source, schema=SCHEMA, schema_id=self.schema_id, order=0
             ),
             fields=fields,
-            entity=planned.bundle.entity,
+            entity=planned.view.entity,
             plans=(planned,),
             outputs={},
         )

@@ -11,6 +11,7 @@ from streams.datapath import batch
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import Intake
+from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline, Step
 from streams.datapath.progress import Progress
 from streams.datapath.rekeyed import marker_value, origin_header
@@ -45,8 +46,10 @@ class Driver:
         fields = field_types(SCHEMA)
         self._fields = fields
         self._plans = [plan(one, SOURCE, fields) for one in sets]
+        self._bundles = {bundle.digest: bundle for p in self._plans for bundle in p.bundles}
         self._stores = {
-            p.bundle.digest: MemoryStore(RowLayout(p.bundle.columns)) for p in self._plans
+            digest: MemoryStore(RowLayout(bundle.columns))
+            for digest, bundle in self._bundles.items()
         }
         decoder = Decoder(SCHEMA, fields)
         decoder.add(1, SCHEMA)
@@ -61,14 +64,13 @@ class Driver:
 
     def _open(self) -> None:
         bundles = {
-            p.bundle.digest: BundleState(p.bundle, self._fields, self._stores[p.bundle.digest])
-            for p in self._plans
+            digest: BundleState(bundle, self._fields, self._stores[digest])
+            for digest, bundle in self._bundles.items()
         }
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
         paths = [
             SetPath(
-                p.view,
-                bundles[p.bundle.digest],
+                LiveView.of(p, bundles, self._fields),
                 closed_ms=closed.get(p.view.feature_set),
             )
             for p in self._plans

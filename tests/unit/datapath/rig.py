@@ -11,9 +11,10 @@ from streams.datapath.batch import OFFSET, Batch, Marker
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import empty_events
+from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Late, Pipeline, Step
 from streams.datapath.progress import Progress
-from streams.definitions.plan import Plan, plan
+from streams.definitions.plan import Plan, plan, plan_versions
 from streams.names import AS_OF, KIND_FIELD
 from streams.schema.types import field_types
 from streams.state.memory import MemoryStore
@@ -23,7 +24,7 @@ from streams.windowing.watermark import Watermark
 from tests.small import schema, source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from streams.definitions.model import FeatureSet
 
@@ -39,6 +40,14 @@ Vector = tuple[str, int, str, str, tuple[Any, ...]]
 def planned(one: FeatureSet) -> Plan:
     """The plan of a set over `tests.small.source`."""
     return plan(one, source(), FIELDS)
+
+
+def plans_of(sets: Sequence[FeatureSet]) -> list[Plan]:
+    """The plans of some sets; those of one name are its versions, in order of publication."""
+    by_name: dict[str, list[FeatureSet]] = {}
+    for one in sets:
+        by_name.setdefault(one.name, []).append(one)
+    return [p for group in by_name.values() for p in plan_versions(group, source(), FIELDS)]
 
 
 def batch(
@@ -73,7 +82,10 @@ def batch(
 
 
 class Rig:
-    """The pipeline of some sets with stores that outlive a crash, and what came out of it."""
+    """The pipeline of some sets with stores that outlive a crash, and what came out of it.
+
+    Sets of one name are versions of a set: the first one serves, or the one in `serving`.
+    """
 
     def __init__(
         self,
@@ -82,8 +94,10 @@ class Rig:
         pairs_per_step: int = 400_000,
         progress: Progress | None = None,
         store: Callable[[RowLayout], MemoryStore] = MemoryStore,
+        serving: Mapping[str, str] | None = None,
     ) -> None:
         self.sets = sets
+        self.serving = dict(serving or {})
         self.sources = sources
         self.pairs_per_step = pairs_per_step
         self.store = store
@@ -99,24 +113,32 @@ class Rig:
 
     def open(self) -> None:
         """A claim: open the bundles, replay what is committed, begin."""
-        plans = [planned(one) for one in self.sets]
+        plans = plans_of(self.sets)
         bundles = {}
-        for one in plans:
-            digest = one.bundle.digest
+        for bundle in (bundle for one in plans for bundle in one.bundles):
+            digest = bundle.digest
             if digest not in self.stores:
-                self.stores[digest] = self.store(RowLayout(one.bundle.columns))
-            bundles[digest] = BundleState(one.bundle, FIELDS, self.stores[digest])
+                self.stores[digest] = self.store(RowLayout(bundle.columns))
+            bundles[digest] = BundleState(bundle, FIELDS, self.stores[digest])
+        first = {one.view.feature_set: one.view.version for one in reversed(plans)}
+        serving = {**first, **self.serving}
         closed = {name: c.through_ms for name, c in self.progress.closed.items()}
         oldest = min(bundles.values(), key=lambda bundle: bundle.next_offset)
         watermark = Watermark(sources=self.sources)
-        for bundle in bundles.values():
-            watermark = watermark.joined(watermark_of(bundle.store.meta, self.sources))
+        for state in bundles.values():
+            watermark = watermark.joined(watermark_of(state.store.meta, self.sources))
         self.pipeline = Pipeline(
             [
                 SetPath(
-                    one.view, bundles[one.bundle.digest], closed_ms=closed.get(one.view.feature_set)
+                    LiveView.of(one, bundles, FIELDS), closed_ms=closed.get(one.view.feature_set)
                 )
                 for one in plans
+                if one.view.version == serving[one.view.feature_set]
+            ],
+            followers=[
+                LiveView.of(one, bundles, FIELDS)
+                for one in plans
+                if one.view.version != serving[one.view.feature_set]
             ],
             watermark=watermark,
             position=oldest.next_offset,

@@ -15,7 +15,7 @@ from streams.windowing.watermark import Watermark
 from tests.small import feature_set
 from tests.unit.datapath.rig import FIELDS, Click, batch, planned
 
-BUNDLE = planned(feature_set()).bundle
+(BUNDLE,) = planned(feature_set()).bundles
 COUNT = BUNDLE.columns[0][0]
 
 
@@ -24,7 +24,7 @@ def state(store: MemoryStore | None = None, **options: Any) -> BundleState:
 
 
 def partials(*clicks: Click) -> pl.DataFrame:
-    of = Partials(BUNDLE, FIELDS)
+    of = Partials([BUNDLE], FIELDS)
     return of.build(of.select(batch(0, clicks).events), [PANE, ENTITY])
 
 
@@ -169,32 +169,11 @@ def test_rows_of_some_entities_are_all_of_theirs_or_none(flushed: bool) -> None:
     assert of("aez", 8) == (None if flushed else [*expected, (20, "z", 2)])
 
 
-@pytest.mark.parametrize("flushed", [False, True])
-@pytest.mark.parametrize("limit", [1, 2, 3, 4, 6, 8, 100])
-def test_runs_of_entities_are_whole_in_order_and_within_the_limit(
-    limit: int, flushed: bool
-) -> None:
-    one = crowd(flushed=flushed)
-    runs = list(one.by_entity(None, 100, limit))
-    assert [last for _, last in runs] == [False] * (len(runs) - 1) + [True]
-    assert all(run.height <= max(limit, 6) for run, _ in runs)
-    entities = [run[ENTITY].unique().sort().to_list() for run, _ in runs]
-    assert [who for run in entities for who in run] == list("abcdez")
-    whole = pl.concat([run for run, _ in runs]).group_by(PANE, ENTITY).agg(pl.col(COUNT).sum())
-    assert whole.sort(PANE, ENTITY).rows() == rows(one)
-
-
-def test_runs_over_nothing_are_one_empty_one() -> None:
-    assert [(run.height, last) for run, last in state().by_entity(None, 100, 5)] == [(0, True)]
-
-
-def test_a_run_takes_more_where_entities_crowd_in_one_pane() -> None:
-    #     0  e000 … e199
-    #    10  e000, then one pane each for e001 … e009
-    one = state()
-    crowded = [(f"e{n:03}", 1, 1) for n in range(200)]
-    one.apply(partials(*crowded, *((f"e{n:03}", 10 * n + 11, 1) for n in range(10))), 210)
-    one.flush(Watermark(), None)
-    heights = [run.height for run, _ in one.by_entity(None, 1_000, 50)]
-    assert sum(heights) == 210
-    assert all(25 < height <= 50 for height in heights[:-1])
+def test_a_replay_takes_what_is_news_and_says_nothing_about_it() -> None:
+    one = state(floor_ms=10)
+    one.take(batch(0, [("ann", 13, 1), ("bob", 14, 1)]))
+    one.take(batch(0, [("ann", 13, 1), ("bob", 14, 1), (None, 15, 1), ("ann", 3, 1)]))
+    assert rows(one) == [(10, "ann", 1), (10, "bob", 1)]
+    assert one.next_offset == 4
+    one.take(batch(2, [("ann", 13, 1)]))
+    assert one.next_offset == 4

@@ -23,11 +23,11 @@ Vector = tuple[int, str, str, int]
 
 
 def windows(one: FeatureSet) -> Windows:
-    return Windows(view=planned(one).view, pane_ms=10)
+    return Windows(view=planned(one).view)
 
 
 def rows(one: FeatureSet, *cells: Row) -> pl.DataFrame:
-    ((name, dtype),) = planned(one).bundle.columns
+    ((name, dtype),) = planned(one).view.columns
     schema = {PANE: pl.Int64(), ENTITY: pl.String(), CLOSED: pl.Int64(), name: dtype}
     return pl.DataFrame(cells, schema=schema, orient="row")
 

@@ -7,6 +7,7 @@ import polars as pl
 from streams.datapath.bundle_state import BundleState
 from streams.datapath.closing import CLOSED
 from streams.datapath.feature_set import Prepared, SetPath
+from streams.datapath.live_view import LiveView
 from streams.datapath.partials import ENTITY, PANE
 from streams.definitions.model import FeatureSet
 from streams.state.memory import MemoryStore
@@ -17,14 +18,17 @@ from tests.unit.datapath.rig import FIELDS, Click, batch, planned
 
 def path(one: FeatureSet, *, closed_ms: int | None = None, floor_ms: int | None = None) -> SetPath:
     made = planned(one)
-    store = MemoryStore(RowLayout(made.bundle.columns))
-    state = BundleState(made.bundle, FIELDS, store, floor_ms=floor_ms)
-    return SetPath(made.view, state, closed_ms=closed_ms)
+    states = {
+        bundle.digest: BundleState(
+            bundle, FIELDS, MemoryStore(RowLayout(bundle.columns)), floor_ms=floor_ms
+        )
+        for bundle in made.bundles
+    }
+    return SetPath(LiveView.of(made, states, FIELDS), closed_ms=closed_ms)
 
 
-def prepare(one: SetPath, *clicks: Click, arrival: list[int | None] | None = None) -> Prepared:
-    seen = None if arrival is None else pl.Series(arrival, dtype=pl.Int64)
-    return one.prepare(batch(0, clicks).events, seen)
+def prepare(one: SetPath, *clicks: Click, arrival: list[int | None]) -> Prepared:
+    return one.prepare(batch(0, clicks).events, pl.Series(arrival, dtype=pl.Int64))
 
 
 def partials(prepared: Prepared) -> list[tuple[object, ...]]:
@@ -69,12 +73,6 @@ def test_events_without_an_entity_are_named_and_left_out() -> None:
     assert partials(found) == [(0, "ann", None)]
 
 
-def test_a_replay_says_nothing() -> None:
-    found = prepare(path(feature_set(), closed_ms=1000), (None, 3, 1), ("ann", 4, 1))
-    assert found.late == ()
-    assert partials(found) == [(0, "ann", None)]
-
-
 def test_panes_that_begin_before_the_floor_are_left_out() -> None:
     floored = path(feature_set(), floor_ms=15)
     found = prepare(floored, ("ann", 9, 1), ("ann", 17, 1), ("ann", 20, 1), arrival=[20] * 3)
@@ -97,8 +95,7 @@ def test_a_set_begins_where_the_watermark_is_but_not_before_its_floor() -> None:
 
 def test_what_is_needed_is_the_longest_window_and_retention_before_what_is_closed() -> None:
     kept = feature_set(feature(window_ms=30), retention_ms=25)
-    assert path(kept).wanted_floor_ms is None
-    assert path(kept, closed_ms=100).wanted_floor_ms == 40  # 100 - 30 - 25, whole panes
+    assert path(kept).live.wanted_floor_ms(100) == 40  # 100 - 30 - 25, whole panes
 
 
 def test_a_batch_without_a_watermark_closes_nothing() -> None:
@@ -122,10 +119,10 @@ def test_open_windows_are_those_begun_and_not_closed() -> None:
 def test_events_that_came_late_are_whole_again_in_the_bundle() -> None:
     one = path(feature_set())
     one.apply(prepare(one, *[("ann", 5, 1)] * 2, arrival=[9, 10]), 2)
-    found, _ = one.bundle.rows(None, 100, 100)
+    found, _ = one.live.rows(None, 100, 100)
     (merged,) = [frame for frame in found if not frame.is_empty()]
     assert merged.height == 1
-    assert merged[one.bundle.bundle.columns[0][0]].to_list() == [2]
+    assert merged[one.view.columns[0][0]].to_list() == [2]
 
 
 def test_slices_of_one_as_of_time_go_by_entity_and_say_which_is_the_last() -> None:

@@ -17,10 +17,10 @@ SUM = Function.SUM
 
 def built(one: FeatureSet, *clicks: Click) -> list[tuple[Any, ...]]:
     """Partials of some events, ordered by pane and entity."""
-    partials = Partials(planned(one).bundle, FIELDS)
+    partials = Partials(planned(one).bundles, FIELDS)
     selected = partials.select(batch(0, clicks).events)
     frame = partials.build(selected, [PANE, ENTITY])
-    return frame.select(PANE, ENTITY, *dict(planned(one).bundle.columns)).sort(PANE, ENTITY).rows()
+    return frame.select(PANE, ENTITY, *dict(planned(one).view.columns)).sort(PANE, ENTITY).rows()
 
 
 def test_events_are_counted_by_pane_and_entity() -> None:
@@ -37,7 +37,7 @@ def test_what_the_sets_filter_takes_out_leaves_no_row() -> None:
 def test_a_filter_that_says_null_takes_an_event_out() -> None:
     frame = batch(0, [("ann", 3, 1), ("bob", 4, 6)]).events
     frame = frame.with_columns(pl.when(pl.col("who") == "bob").then(pl.col("x")).alias("x"))
-    partials = Partials(planned(feature_set(where="x > 5")).bundle, FIELDS)
+    partials = Partials(planned(feature_set(where="x > 5")).bundles, FIELDS)
     assert partials.select(frame)[ENTITY].to_list() == ["bob"]
 
 
@@ -47,14 +47,14 @@ def test_a_row_stays_where_only_the_features_filter_takes_the_event_out() -> Non
 
 
 def test_a_null_entity_is_left_to_the_caller() -> None:
-    partials = Partials(planned(feature_set()).bundle, FIELDS)
+    partials = Partials(planned(feature_set()).bundles, FIELDS)
     selected = partials.select(batch(5, [(None, 3, 1), ("ann", 4, 1)]).events, extra=[OFFSET])
     assert selected.select(OFFSET, ENTITY).rows() == [(5, None), (6, "ann")]
 
 
 def test_equal_values_are_computed_once() -> None:
     def values(*features: Feature) -> int:
-        partials = Partials(planned(feature_set(*features)).bundle, FIELDS)
+        partials = Partials(planned(feature_set(*features)).bundles, FIELDS)
         frame = partials.select(batch(0, [("ann", 3, 1)]).events)
         return sum(name.startswith("_v") for name in frame.columns)
 

@@ -16,6 +16,7 @@ def _view(every_ms: int, lateness_ms: int) -> View:
         version="1.0.0",
         digest="",
         entity={},
+        pane_ms=every_ms,
         every_ms=every_ms,
         allowed_lateness_ms=lateness_ms,
         retention_ms=0,

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from streams.definitions.model import Emit, Feature, FeatureSet, Function, Source
-from streams.definitions.plan import Plan, needs_rekeying, plan
+from streams.definitions.plan import Bundle, Plan, needs_rekeying, plan, plan_versions
 from streams.errors import InvalidInputError
 from streams.schema.types import field_types
 from tests.small import feature, feature_set, schema, source
@@ -22,8 +22,14 @@ def planned(one: FeatureSet, of: Source | None = None) -> Plan:
     return plan(one, of or source(), FIELDS)
 
 
+def bundle(one: FeatureSet) -> Bundle:
+    """The only bundle of a version that has none before it."""
+    (found,) = planned(one).bundles
+    return found
+
+
 def kinds(*features: Feature, **changed: Any) -> list[str]:
-    return [str(a.kind) for a in planned(feature_set(*features, **changed)).bundle.accumulators]
+    return [str(a.kind) for a in bundle(feature_set(*features, **changed)).accumulators]
 
 
 def test_features_share_the_accumulators_they_have_in_common() -> None:
@@ -53,7 +59,7 @@ DIFFERENT_VIEWS = {
 
 @pytest.mark.parametrize("changed", DIFFERENT_VIEWS.values(), ids=DIFFERENT_VIEWS)
 def test_versions_that_store_the_same_share_a_bundle(changed: FeatureSet) -> None:
-    assert planned(changed).bundle == planned(feature_set()).bundle
+    assert bundle(changed) == bundle(feature_set())
 
 
 DIFFERENT_BUNDLES = {
@@ -67,21 +73,108 @@ DIFFERENT_BUNDLES = {
 
 @pytest.mark.parametrize("changed", DIFFERENT_BUNDLES.values(), ids=DIFFERENT_BUNDLES)
 def test_whatever_changes_rows_makes_another_bundle(changed: FeatureSet) -> None:
-    assert planned(changed).bundle.digest != planned(feature_set()).bundle.digest
+    assert bundle(changed).digest != bundle(feature_set()).digest
 
 
 def test_a_bundles_digest_is_the_same_for_ever() -> None:
     # It names directories on disk: if this fails, existing state will not be found.
     one = feature_set(feature("total", SUM, "x", where="y > 0"), where="x > 1")
-    assert planned(one).bundle.digest == (
+    assert bundle(one).digest == (
         "2565cefbae0434a854a788f9a1802490ab80fd90eb994d3a83ffe3681eb74ee4"
     )
+
+
+# -- versions of a set ------------------------------------------------------------------------
+
+
+def versions(*given: FeatureSet) -> list[Plan]:
+    numbered = [replace(one, version=f"{n}.0.0") for n, one in enumerate(given, start=1)]
+    return list(plan_versions(numbered, source(), FIELDS))
+
+
+def kept(one: Plan) -> list[list[str]]:
+    return [[str(a.kind) for a in bundle.accumulators] for bundle in one.bundles]
+
+
+def digests(one: Plan) -> set[str]:
+    return {bundle.digest for bundle in one.bundles}
+
+
+def test_the_first_version_is_planned_as_if_it_were_alone() -> None:
+    one = feature_set(feature("a", MEAN, "x"))
+    assert versions(one, one)[0].bundles == planned(one).bundles
+
+
+def test_a_version_that_needs_nothing_new_has_no_bundle_of_its_own() -> None:
+    first, less, longer = versions(
+        feature_set(feature("a", MEAN, "x"), feature("b")),
+        feature_set(feature("b")),
+        feature_set(feature("c", MEAN, "x", 70)),
+    )
+    assert less.bundles == longer.bundles == first.bundles
+    assert [name.split(".")[0] for name, _ in less.view.columns] == ["count"]
+
+
+def test_a_version_stores_only_what_none_before_it_does() -> None:
+    total, smallest = feature("total", SUM, "x"), feature("low", Function.MIN, "x")
+    first, second, third = versions(
+        feature_set(feature()),
+        feature_set(feature(), total),
+        feature_set(feature(), total, smallest),
+    )
+    assert kept(first) == [["count"]]
+    assert sorted(kept(second)) == [["count"], ["sum"]]
+    assert sorted(kept(third)) == [["count"], ["min"], ["sum"]]
+    assert digests(first) < digests(second) < digests(third)
+
+
+def test_a_version_leaves_out_bundles_that_it_does_not_need() -> None:
+    first, second = versions(feature_set(feature()), feature_set(feature("total", SUM, "x")))
+    assert kept(second) == [["sum"]]
+    assert not digests(first) & digests(second)
+
+
+def test_panes_of_an_earlier_version_are_used_where_they_fit() -> None:
+    coarser, finer, between = (
+        feature_set(feature(window_ms=60), every_ms=every) for every in (30, 5, 20)
+    )
+    first, *others = versions(feature_set(), coarser, finer, between)
+    assert [one.view.pane_ms for one in others] == [10, 5, 10]
+    assert [one.bundles == first.bundles for one in others] == [True, False, True]
+
+
+def test_the_panes_are_those_by_which_most_is_there() -> None:
+    #  every 10: a count;  every 15: a sum and a minimum;  every 30 needs all three
+    low, total = feature("low", Function.MIN, "x", 60), feature("total", SUM, "x", 60)
+    made = versions(
+        feature_set(feature(window_ms=60)),
+        feature_set(low, total, every_ms=15),
+        feature_set(feature(window_ms=60), low, total, every_ms=30),
+    )
+    assert made[2].view.pane_ms == 15
+    assert sorted(kept(made[2])) == [["count"], ["min", "sum"]]
+
+
+def test_another_filter_shares_nothing() -> None:
+    first, other = versions(
+        feature_set(), feature_set(feature(window_ms=20), every_ms=20, where="x > 1")
+    )
+    assert other.view.pane_ms == 20
+    assert not digests(first) & digests(other)
+
+
+def test_all_bundles_of_a_version_have_panes_and_filter_in_common() -> None:
+    made = versions(
+        feature_set(feature(), where="x > 1"),
+        feature_set(feature(), feature("total", SUM, "x"), where="x > 1"),
+    )
+    assert {(b.pane_ms, b.where) for b in made[1].bundles} == {(10, "x > 1")}
 
 
 def test_the_order_of_features_does_not_matter() -> None:
     features = (feature("a", SUM, "x"), feature("b", MEAN, "y"), feature("c"))
     one, other = planned(feature_set(*features)), planned(feature_set(*features[::-1]))
-    assert one.bundle == other.bundle
+    assert one.bundles == other.bundles
     assert [f.name for f in other.view.features] == ["a", "b", "c"]
 
 

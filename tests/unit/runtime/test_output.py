@@ -52,7 +52,7 @@ def stream(*, entity: tuple[str, ...] = ("who",), source_partitions: int = 0) ->
         source_partitions=source_partitions,
         published=PublishedSource(source=source(), schema=schema(), schema_id=1, order=0),
         fields=FIELDS,
-        entity=made.bundle.entity,
+        entity=made.view.entity,
         plans=(made,),
         outputs={"clicks_by_who": output},
     )

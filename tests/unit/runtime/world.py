@@ -122,7 +122,7 @@ class World:
 
     def floors(self) -> list[int | None]:
         assert self.pipeline is not None
-        return [path.bundle.floor_ms for path in self.pipeline.paths]
+        return [path.live.floor_ms for path in self.pipeline.paths]
 
     # -- what a context has ---------------------------------------------------------------------
 

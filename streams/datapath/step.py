@@ -1,0 +1,34 @@
+"""What the pipeline hands out: steps, each of them one Kafka transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+    from streams.datapath.batch import DeadLetter
+    from streams.datapath.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """An event that came after everything it belongs to had closed, for one set."""
+
+    offset: int
+    feature_set: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One transaction: what goes out, and the position and progress committed with it."""
+
+    position: int
+    progress: Progress
+    vectors: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    late: tuple[Late, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    events: int = 0
