@@ -147,13 +147,12 @@ class Draft:
         if request is None:
             self._log(event, request_id=record.request_id, reasons=record.reasons, detail=where)
             return
-        version = request.target if plan is None else plan.target
         route = "" if plan is None else f" from {plan.from_version}, {plan.how}"
         self._log(
             event,
             request_id=request.request_id,
             feature_set=request.feature_set,
-            version=version,
+            version=_version(record),
             epoch=record.epoch,
             requested_by=request.requested_by,
             reason=request.reason,
@@ -166,6 +165,13 @@ class Draft:
     def _log(self, event: AuditEvent, **fields: Any) -> None:
         record = AuditRecord(seq=0, previous=GENESIS, at_ms=self.now_ms, event=event, **fields)
         self._audit.append(record)
+
+
+def _version(record: RequestRecord) -> str | None:
+    """The version that it is about, as far as that is known."""
+    if record.plan is not None:
+        return record.plan.target
+    return None if record.request is None else record.request.target
 
 
 def _reply(
@@ -182,7 +188,7 @@ def _reply(
         origin=origin,
         action=None if request is None else request.action,
         feature_set=None if request is None else request.feature_set,
-        target=request.target if plan is None and request else plan.target if plan else None,
+        target=_version(record),
         dry_run=request is not None and request.dry_run,
         reasons=(*record.reasons, *remarks),
         plan=plan,

@@ -58,8 +58,9 @@ class ReplyState(StrEnum):
 class AuditEvent(StrEnum):
     """What an audit record tells of."""
 
-    PUBLISHED = "published"
+    LIVE = "live"
     READY = "ready"
+    COLD = "cold"
     REJECTED = "rejected"
     DRY_RUN = "dry_run"
     ACCEPTED = "accepted"

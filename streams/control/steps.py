@@ -37,7 +37,7 @@ def judge(
 
 
 def warm(draft: Draft, known: Known, name: str) -> None:
-    """New versions of a set become live, and live ones become ready."""
+    """New versions of a set become live, live ones ready, and those no longer kept cold."""
     published, rules = known.catalog.sets[name], known.rules(name)
     before = draft.route(name, rules)
     targets = [
@@ -49,12 +49,15 @@ def warm(draft: Draft, known: Known, name: str) -> None:
     is_new = name not in known.state.sets
     for one in after.live:
         if is_new or before.live_version(one.version) is None:
-            draft.note(AuditEvent.PUBLISHED, after, one.version)
+            draft.note(AuditEvent.LIVE, after, one.version)
         if one.ready or not published.partitions:
             continue
         if known.acks.ready(name, one, published.partitions) == published.partitions:
             after = marked_ready(after, one.version)
             draft.note(AuditEvent.READY, after, one.version)
+    for one in before.live:
+        if after.live_version(one.version) is None:
+            draft.note(AuditEvent.COLD, after, one.version)
     if is_new or after != before:
         draft.put(after)
 

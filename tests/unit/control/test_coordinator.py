@@ -44,7 +44,21 @@ def test_the_first_version_serves_and_new_ones_are_live() -> None:
     run.publish(V1, V2)
     assert (run.set.serving, run.set.epoch, live(run.set)) == (V1, 0, [V1, V2])
     assert run.set.definitions_offset == 3
-    assert run.events() == ["published", "published"]
+    assert run.events() == ["live", "live"]
+
+
+def test_with_fewer_to_keep_versions_become_cold_and_are_ready_again_later() -> None:
+    run = two_versions()
+    run.ask(activate(V2))
+    run.fence()
+    for keep, expected in ((0, [V2]), (2, [V1, V2])):
+        run.keep = keep
+        run.take_over()
+        assert live(run.set) == expected
+    assert run.events()[-2:] == ["cold", "live"]
+    first = run.set.live_version(V1)
+    assert first is not None
+    assert not first.ready
 
 
 def test_nothing_new_decides_nothing() -> None:
@@ -68,7 +82,7 @@ def test_a_version_is_ready_when_every_partition_is() -> None:
     assert not run.set.live[0].ready
     run.ready(V1, 1)
     assert run.set.live[0].ready
-    assert run.events() == ["published", "ready"]
+    assert run.events() == ["live", "ready"]
 
 
 def test_a_hot_switch() -> None:
