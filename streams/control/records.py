@@ -256,7 +256,8 @@ class Toggle:
 class SetRecord:
     """All that is decided about one set. The newest one of a set says everything.
 
-    `live` is in order of publication; `served` are the versions that serve or have served;
+    `live` is in order of publication; `served` are the versions that serve or have served, the
+    latest last;
     `generation` is the last one given out. Owners read the definitions at least up to
     `definitions_offset` before they obey.
     """

@@ -57,13 +57,11 @@ def undone(record: SetRecord, target: str) -> tuple[Activation, ...]:
 
 
 def kept(record: SetRecord, rules: Rules) -> set[str]:
-    """The versions that stay live: the serving one, those before it, those that never served
-    yet, pinned ones, and those that stand in for a feature."""
-    before: list[str] = []
-    for activation in reversed(record.activations):
-        one = activation.from_version
-        if one not in (record.serving, *before, *record.retired) and len(before) < rules.keep:
-            before.append(one)
+    """The versions that stay live: the serving one, those that served last before it, whichever
+    way they were left, those that never served yet, pinned ones, and those that stand in for a
+    feature."""
+    others = [one for one in record.served if one not in (record.serving, *record.retired)]
+    before = others[max(0, len(others) - rules.keep) :]
     waiting = set(rules.published) - set(record.served) - set(record.retired)
     fallbacks = {toggle.fallback for toggle in record.toggles if toggle.fallback}
     return {record.serving, *before, *waiting, *record.pins, *fallbacks}
@@ -125,7 +123,7 @@ def retired(record: SetRecord, version: str, rules: Rules) -> SetRecord:
 def _serve(
     record: SetRecord, target: str, activations: tuple[Activation, ...], rules: Rules
 ) -> SetRecord:
-    served = record.served if target in record.served else (*record.served, target)
+    served = (*(one for one in record.served if one != target), target)
     after = replace(
         record, serving=target, epoch=record.epoch + 1, activations=activations, served=served
     )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def two_versions() -> Run:
-    run = Run(V1, V2)
+def two_versions(*, keep: int = 2) -> Run:
+    run = Run(V1, V2, keep=keep)
     run.ready(V1)
     run.ready(V2)
     return run
@@ -114,7 +114,7 @@ def test_a_cold_switch_waits_for_every_partition() -> None:
 
 
 def test_a_cold_version_becomes_live_anew() -> None:
-    run = two_versions()
+    run = two_versions(keep=0)
     run.ask(activate(V2))
     run.fence()
     run.ask(request(request_id="r2"))
@@ -124,6 +124,17 @@ def test_a_cold_version_becomes_live_anew() -> None:
     again = run.set.live_version(V2)
     assert again is not None
     assert (again.generation, again.ready) == (2, False)
+
+
+def test_a_version_that_was_taken_back_stays_live() -> None:
+    run = two_versions()
+    run.ask(activate(V2))
+    run.fence()
+    run.ask(request(request_id="r2"))
+    run.fence()
+    assert live(run.set) == [V1, V2]
+    assert run.ask(activate(V2, request_id="r3")) == ["accepted"]
+    assert run.fence() == ["switched", "completed"]
 
 
 def test_a_rollback_takes_the_latest_activation_back() -> None:
@@ -278,7 +289,7 @@ def test_after_a_failure_a_new_attempt_begins() -> None:
 
 
 def test_a_version_that_was_cold_does_not_stay_live_after_a_failure() -> None:
-    run = two_versions()
+    run = two_versions(keep=0)
     run.ask(activate(V2))
     run.fence()
     run.ask(request(request_id="r2"))

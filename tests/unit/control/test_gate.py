@@ -21,6 +21,7 @@ from streams.control.records import (
     Request,
     Toggle,
 )
+from streams.control.routes import Rules
 from tests.unit.control.small import (
     NOW,
     SET,
@@ -67,7 +68,8 @@ def test_a_version_that_is_not_ready_is_cold() -> None:
 
 
 def test_undoing_goes_where_the_latest_activation_came_from() -> None:
-    given = facts(route=route(V2, V1, activations=(UP,), served=(V1, V2, V3)))
+    rules = Rules(published=(V1, V2, V3), keep=0)
+    given = facts(route=route(V2, V1, activations=(UP,), served=(V3, V1, V2)), rules=rules)
     found = plan(request(), given)
     assert (found.how, found.target, found.undoes) == (How.HOT, V1, (V2,))
     assert found.becomes_cold == (V2,)
