@@ -2,7 +2,7 @@
 
 Order of work, the same numbers in `publish`:
 
-1. Read the files, and make the definitions topic.
+1. Read the files, and make the topics of definitions and of the control path.
 2. Fence other publishers, then read what is published: from here on only one of us can write.
 3. Ask the registry for the newest schemas of the sources.
 4. Decide, without I/O.
@@ -32,7 +32,7 @@ from streams.definitions.store import (
     pack,
     read_definitions,
 )
-from streams.definitions.topics import features_topic, stream_partitions
+from streams.definitions.topics import control_topics, features_topic, stream_partitions
 from streams.durations import format_duration
 from streams.errors import InvalidInputError, RefusedError
 from streams.kafka import Admin, confluent_config, ensure_topics, explain
@@ -78,7 +78,7 @@ def publish(
     if dry_run:
         published, producer = read_definitions(settings), None
     else:
-        ensure_topics(settings, [definitions_topic(settings)])
+        ensure_topics(settings, [definitions_topic(settings), *control_topics(settings)])
         # 2
         producer = _fence(settings)
         published = read_definitions(settings)

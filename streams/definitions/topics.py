@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from streams.definitions.plan import needs_rekeying
 from streams.definitions.store import Definitions, definitions_topic
+from streams.durations import DAY_MS
 from streams.kafka import TopicSpec
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from streams.definitions.model import FeatureSet, Source
 
 FOREVER = "-1"
+
+CONVERSATION_MS = 30 * DAY_MS
+"""How long requests and replies are kept: what was decided is on the audit topic."""
 
 LARGEST_RECORD_BYTES = 24 * 1024 * 1024
 """What our topics take: a copy of a record is larger than the record, and a vector may hold
@@ -66,6 +70,19 @@ def stream_topic(
     )
 
 
+def control_topics(settings: Settings) -> list[TopicSpec]:
+    """The topics of the control path: requests, replies, decisions, acks and audit trail."""
+    names = settings.names
+    talk, kept = _kept(str(CONVERSATION_MS)), _kept(FOREVER)
+    return [
+        TopicSpec(name=names.rollback_topic, partitions=1, config=talk),
+        TopicSpec(name=names.replies_topic, partitions=1, config=talk),
+        TopicSpec(name=names.control_topic, partitions=1, config=kept),
+        TopicSpec(name=names.acks_topic, partitions=1, config=kept),
+        TopicSpec(name=names.audit_topic, partitions=1, config=kept),
+    ]
+
+
 def app_topics(
     settings: Settings, definitions: Definitions, source_topics: Mapping[str, SourceTopic]
 ) -> list[TopicSpec]:
@@ -76,7 +93,7 @@ def app_topics(
     names = settings.names
     specs = [
         definitions_topic(settings),
-        TopicSpec(name=names.acks_topic, partitions=1, config=_kept(FOREVER)),
+        *control_topics(settings),
         # Kept as long as any source may be replayed: what was set aside stays set aside.
         TopicSpec(name=names.dlq_topic, partitions=1, config=_kept(FOREVER)),
         TopicSpec(

@@ -27,6 +27,10 @@ POINTS = (
     "in_closing",  # between two transactions of a closing that is larger than one
     "before_flush",  # committed, nothing of it on disk
     "in_flush",  # a bundle's new rows are in a file that is not part of it yet
+    "in_take_over",  # a coordinator has fenced the one before, and read nothing yet
+    "before_decision",  # made, nothing of it sent
+    "in_decision",  # all of it sent, not committed
+    "after_decision",  # committed, and not known here yet
 )
 
 

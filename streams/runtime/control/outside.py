@@ -1,0 +1,125 @@
+"""What the gate wants to know and only Kafka and the registry can say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from streams.control.facts import Outside, Target
+from streams.control.records import Replay
+from streams.errors import RewindowError, UnreachableError
+from streams.names import Names, subjects
+from streams.runtime.control.schemas import LEVEL
+from streams.schema.compat import incompatibilities
+
+if TYPE_CHECKING:
+    from streams.definitions.store import PublishedSet
+    from streams.runtime.context import Context
+    from streams.runtime.control.published import Published
+    from streams.schema.registry import Registry
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+NeededOffsets = Callable[[Target], Awaitable[Mapping[int, int]]]
+"""The first offset that a cold target needs of each stream partition that it has to replay."""
+
+log = logging.getLogger(__name__)
+
+
+async def nothing_needed(_: Target) -> Mapping[int, int]:
+    """Nobody knows what a target has to replay: partition owners find out by themselves."""
+    return {}
+
+
+class OutsideFacts:
+    """Collects an `Outside`. Who can't be reached is waited for: that decides nothing."""
+
+    def __init__(self, context: Context, registry: Registry, needed: NeededOffsets) -> None:
+        self._context = context
+        self._registry = registry
+        self._needed = needed
+
+    async def collect(
+        self, target: Target, published: Published, deadline_ms: int | None
+    ) -> Outside:
+        """All there is to know of a published target; nothing once the deadline has passed."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return Outside(
+                    schema_reasons=await self._schema(target, published),
+                    replays=await self._replays(target, published),
+                )
+            except (UnreachableError, TimeoutError) as error:
+                log.warning("a request for %s waits: %s", target.feature_set, error)
+            if deadline_ms is not None and deadline_ms <= self._context.clock.now_ms():
+                return Outside()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _schema(self, target: Target, published: Published) -> tuple[str, ...]:
+        found = published.definitions.version(target.feature_set, target.version)
+        if found is None:
+            return ()
+        names = self._context.names
+        return await asyncio.to_thread(schema_reasons, names, self._registry, found)
+
+    async def _replays(self, target: Target, published: Published) -> tuple[Replay, ...]:
+        if not target.cold:
+            return ()
+        one = published.catalog.sets[target.feature_set]
+        partitions = [(one.topic, number) for number in range(one.partitions)]
+        starts = await asyncio.to_thread(self._context.offsets.starts, partitions)
+        needed = await self._needed(target)
+        return tuple(
+            Replay(
+                topic=topic,
+                partition=number,
+                needs_offset=needed.get(number),
+                log_start=starts[topic, number],
+            )
+            for topic, number in partitions
+        )
+
+
+def schema_reasons(names: Names, registry: Registry, one: PublishedSet) -> tuple[str, ...]:
+    """Why the vectors of a version may not be written; empty if they may. Blocking.
+
+    Its schemas have to follow those that their subjects held before them, at the level that
+    the subject has now. Later ones don't count: a bad one must not be in the way of what was
+    there before it. Raises UnreachableError if the registry can't be asked.
+    """
+    topic = names.features_topic(one.feature_set.name)
+    reasons: list[str] = []
+    for subject, schema_id in zip(
+        subjects(topic), (one.key_schema_id, one.value_schema_id), strict=True
+    ):
+        try:
+            reasons += _subject_reasons(registry, subject, schema_id)
+        except UnreachableError:
+            raise
+        except RewindowError as error:
+            reasons.append(str(error))
+    return tuple(reasons)
+
+
+def _subject_reasons(registry: Registry, subject: str, schema_id: int) -> list[str]:
+    level = registry.compatibility(subject) or LEVEL
+    earlier: list[dict[str, Any]] = []
+    for number in registry.versions(subject):
+        held = registry.schema(subject, number)
+        if held is None:
+            continue
+        if held.schema_id == schema_id:
+            return [
+                f"subject {subject!r} ({level}): {reason}"
+                for reason in incompatibilities(held.schema, earlier, level)
+            ]
+        earlier.append(held.schema)
+    return [
+        f"subject {subject!r} no longer holds schema {schema_id}: register it again, or publish "
+        "the version's content as a new one"
+    ]

@@ -1,0 +1,66 @@
+"""What is published, as the coordinator needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streams.control.facts import Catalog, PublishedSet, PublishedVersion
+from streams.definitions.plan import needs_rekeying
+from streams.definitions.store import Definitions, read_definitions
+from streams.kafka import Admin
+from streams.names import stream_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from streams.config import Settings
+    from streams.names import Names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The definitions, and the catalog that they make with the topics that there are."""
+
+    definitions: Definitions
+    catalog: Catalog
+
+    @property
+    def complete(self) -> bool:
+        """Whether every set's stream has its topic."""
+        return all(one.partitions for one in self.catalog.sets.values())
+
+
+def read_published(settings: Settings) -> Published:
+    """Read the definitions topic to its end, and look at the topics; blocking.
+
+    Raises as `read_definitions` does.
+    """
+    definitions = read_definitions(settings)
+    topics = Admin(settings).partitions() if definitions.sets else {}
+    catalog = catalog_of(settings.names, definitions, topics)
+    return Published(definitions=definitions, catalog=catalog)
+
+
+def catalog_of(names: Names, definitions: Definitions, topics: Mapping[str, int]) -> Catalog:
+    """The catalog; `topics` are the topics that exist, with their numbers of partitions."""
+    sets = {}
+    for name, versions in definitions.sets.items():
+        first = versions[0].feature_set
+        source = definitions.sources[first.source].source
+        rekeyed = needs_rekeying(source, first.entity)
+        topic = names.stream_topic(source.name, first.entity) if rekeyed else source.topic
+        sets[name] = PublishedSet(
+            stream=stream_name(source.name, first.entity) if rekeyed else source.name,
+            topic=topic,
+            partitions=topics.get(topic, 0),
+            versions=tuple(
+                PublishedVersion(
+                    version=one.feature_set.version,
+                    features=frozenset(feature.name for feature in one.feature_set.features),
+                    every_ms=one.feature_set.every_ms,
+                )
+                for one in versions
+            ),
+        )
+    return Catalog(sets=sets, definitions_offset=definitions.next_offset)
