@@ -1,0 +1,83 @@
+"""Answers to a request, shown to who has asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import print_json
+from streams.control.codec import reply_fields
+from streams.control.records import Action, How, ReplyState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streams.control.records import Reply
+
+_WHEN = {How.HOT: "at once", How.COLD: "once its windows are filled", How.AT_ONCE: "at once"}
+
+
+def progress(reply: Reply) -> str:
+    """One line about an answer."""
+    plan = reply.plan
+    if plan is None:
+        return f"{reply.state}"
+    match reply.state:
+        case ReplyState.ACCEPTED if reply.dry_run:
+            return f"would be accepted: {plan.from_version} to {plan.target}"
+        case ReplyState.ACCEPTED if plan.how is How.HOT:
+            return f"accepted: {plan.target} is live, switching from {plan.from_version}"
+        case ReplyState.PREPARING:
+            return (
+                f"preparing {plan.target}: ready on {plan.partitions_ready} of "
+                f"{plan.partitions} partitions when it began"
+            )
+        case ReplyState.SWITCHED:
+            return f"switched to {plan.target}, epoch {reply.epoch}"
+    return f"{reply.state}: {plan.target}"
+
+
+def print_answer(reply: Reply, seen: Sequence[str], *, json: bool) -> None:
+    """Print the last answer on stdout; `seen` are the states of all. Without `json`, nothing
+    but what was done: why it was not is an error's message."""
+    if json:
+        print_json({**reply_fields(reply), "states": list(seen), "took_ms": _took_ms(reply)})
+    elif reply.state is ReplyState.COMPLETED:
+        console = Console(highlight=False)
+        for line in summary(reply):
+            console.print(line, soft_wrap=True)
+        if reply.cut:
+            table = Table(f"partition of {reply.cut_topic}", "from offset", box=None)
+            for partition, offset in sorted(reply.cut.items()):
+                table.add_row(str(partition), str(offset))
+            console.print(table)
+
+
+def summary(reply: Reply) -> list[str]:
+    """What a completed request did, or would do, in lines for people."""
+    plan = reply.plan
+    if plan is None:
+        return [f"{reply.feature_set}: done"]
+    name = reply.feature_set
+    if reply.action is Action.RETIRE:
+        would = "would be" if reply.dry_run else "is"
+        lines = [f"{name}: {plan.target} {would} retired"]
+    elif reply.dry_run:
+        when = _WHEN[plan.how]
+        lines = [f"{name}: {plan.target} would serve instead of {plan.from_version}, {when}"]
+    else:
+        lines = [
+            f"{name}: {plan.target} serves instead of {plan.from_version}, epoch {reply.epoch}, "
+            f"{_took_ms(reply)} ms after the request"
+        ]
+    if plan.undoes:
+        lines.append(f"takes back the activation of {', '.join(plan.undoes)}")
+    if plan.becomes_cold:
+        lines.append(f"no longer kept live: {', '.join(plan.becomes_cold)}")
+    return lines
+
+
+def _took_ms(reply: Reply) -> int:
+    return max(0, reply.at_ms - reply.times.get("received", reply.at_ms))

@@ -1,0 +1,326 @@
+"""`rewindow activate`, `rollback` and `retire`: ask for a change of versions, and wait for it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import uuid
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from streams.cli.options import (
+    CommonOptions,
+    Json,
+    flag,
+    print_json,
+    say,
+    takes_common_options,
+)
+from streams.clock import SystemClock
+from streams.durations import parse_duration
+from streams.errors import InvalidInputError
+from streams.schema.registry import Registry
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.control.records import Exclude, OffsetRange, Reply, Request
+
+_RANGE = re.compile(r"(\d+):(\d+)-(\d+)\Z")
+
+SetVersion = Annotated[
+    str,
+    typer.Argument(
+        metavar="SET@VERSION", help="Feature set and version, such as a@1.2.0.", show_default=False
+    ),
+]
+SetName = Annotated[
+    str, typer.Argument(metavar="SET", help="Name of the feature set.", show_default=False)
+]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="VERSION",
+        help="Version to go to. Default: the one before the latest activation.",
+        show_default=False,
+    ),
+]
+IfServing = Annotated[
+    str | None,
+    typer.Option(
+        "--if-serving",
+        metavar="VERSION",
+        help="Refuse if another version serves by then. Default: the one that serves now.",
+        show_default=False,
+    ),
+]
+Excluded = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="SQL|PARTITION:FROM-TO",
+        help="Leave events out: those that an SQL condition selects, or offsets of a partition "
+        "up to and without TO. May be given more than once.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="ID", help="Start from this checkpoint.", show_default=False
+    ),
+]
+Why = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why; it goes into the audit trail."),
+]
+Repair = Annotated[
+    bool, flag("--repair", help="Emit again what the withdrawn version has emitted.")
+]
+DryRun = Annotated[bool, flag("--dry-run", help="Ask what would be done, and do nothing.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only send it.")
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="Give up if it is not decided by then, such as 30s or 10m. Default: none, but the "
+        "first answer has to come within 30 s.",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(activate)
+    app.command()(rollback)
+    app.command()(retire)
+
+
+@takes_common_options
+def activate(
+    common: CommonOptions,
+    version: SetVersion,
+    if_serving: IfServing = None,
+    reason: Why = "",
+    repair: Repair = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    deadline: Deadline = None,
+    json: Json = False,
+) -> None:
+    """Let a published version serve, with its windows as full as they are.
+
+    At once if it is live; else its windows are filled first, beside what serves. Exits with 3
+    if a rule refuses it, with 5 if the deadline passes.
+    """
+    name, target = parse_version(version)
+    _ask(
+        common.settings(),
+        {
+            "action": "activate",
+            "feature_set": name,
+            "target": target,
+            "if_serving": if_serving,
+            "reason": reason,
+            "repair": repair,
+            "dry_run": dry_run,
+        },
+        deadline=deadline,
+        wait=wait,
+        json=json,
+    )
+
+
+@takes_common_options
+def rollback(
+    common: CommonOptions,
+    feature_set: SetName,
+    reason: Why,
+    to: To = None,
+    if_serving: IfServing = None,
+    exclude: Excluded = None,
+    checkpoint: Checkpoint = None,
+    repair: Repair = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    deadline: Deadline = None,
+    json: Json = False,
+) -> None:
+    """Take the latest activation back, or go back to a version.
+
+    Windows stay as full as they are, and no vector is lost or computed twice. Exits with 3 if
+    a rule refuses it, with 5 if the deadline passes.
+    """
+    _ask(
+        common.settings(),
+        {
+            "action": "rollback",
+            "feature_set": feature_set,
+            "target": to,
+            "if_serving": if_serving,
+            "exclude": parse_exclude(exclude or []),
+            "checkpoint": checkpoint,
+            "reason": reason,
+            "repair": repair,
+            "dry_run": dry_run,
+        },
+        deadline=deadline,
+        wait=wait,
+        json=json,
+    )
+
+
+@takes_common_options
+def retire(
+    common: CommonOptions,
+    version: SetVersion,
+    if_serving: IfServing = None,
+    reason: Why = "",
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    deadline: Deadline = None,
+    json: Json = False,
+) -> None:
+    """Say that a version is never to serve again; what only it needs is dropped."""
+    name, target = parse_version(version)
+    _ask(
+        common.settings(),
+        {
+            "action": "retire",
+            "feature_set": name,
+            "target": target,
+            "if_serving": if_serving,
+            "reason": reason,
+            "dry_run": dry_run,
+        },
+        deadline=deadline,
+        wait=wait,
+        json=json,
+    )
+
+
+def parse_version(text: str) -> tuple[str, str]:
+    """Set and version of `SET@VERSION`. Raises InvalidInputError."""
+    name, at, version = text.partition("@")
+    if not (name and at and version):
+        raise InvalidInputError(f"{text!r}: write SET@VERSION, such as departures@1.1.0")
+    return name, version
+
+
+def parse_exclude(given: list[str]) -> Exclude | None:
+    """What `--exclude` says, each being a condition or a range. Raises InvalidInputError."""
+    from streams.control.records import Exclude, OffsetRange
+
+    if not given:
+        return None
+    ranges: list[OffsetRange] = []
+    conditions = []
+    for text in given:
+        found = _RANGE.match(text)
+        if found is None:
+            conditions.append(text)
+            continue
+        partition, start, end = (int(number) for number in found.groups())
+        if start >= end:
+            raise InvalidInputError(
+                f"--exclude {text}: the range is empty, TO is the first offset that stays"
+            )
+        ranges.append(OffsetRange(partition=partition, start=start, end=end))
+    where = " OR ".join(f"({one})" for one in conditions) if len(conditions) > 1 else None
+    return Exclude(where=where or next(iter(conditions), None), offsets=tuple(ranges))
+
+
+def parse_deadline(text: str | None, now_ms: int) -> int | None:
+    """The moment that `--deadline` means, in ms since the epoch. Raises InvalidInputError."""
+    if text is None:
+        return None
+    try:
+        return now_ms + parse_duration(text)
+    except ValueError as error:
+        raise InvalidInputError(f"--deadline: {error}") from None
+
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+def _ask(
+    settings: Settings, fields: dict[str, Any], *, deadline: str | None, wait: bool, json: bool
+) -> None:
+    """Send the request with these fields; wait for its end, show it, and fail as it fails."""
+    from streams.cli.answers import print_answer, progress
+    from streams.cli.conversation import Conversation, failure, follow
+    from streams.cli.versions import serving_now
+
+    clock = SystemClock()
+    deadline_ms = parse_deadline(deadline, clock.now_ms())
+    with (
+        Registry.from_settings(settings.registry_options()) as registry,
+        Conversation(settings, registry, clock) as conversation,
+    ):
+        if fields["if_serving"] is None:
+            fields["if_serving"] = serving_now(settings, registry, fields["feature_set"])
+        request = _request(fields, deadline_ms)
+        origin = conversation.send(request)
+        if not wait:
+            sent = {"request_id": request.request_id, "state": "sent", "topic": origin.topic}
+            sent_at = {"partition": origin.partition, "offset": origin.offset}
+            if json:
+                print_json({**sent, **sent_at})
+            else:
+                say(f"sent as {request.request_id} ({origin.topic} offset {origin.offset})")
+            return
+        console = Console(stderr=True, highlight=False)
+        status = console.status("waiting for an answer") if console.is_terminal else None
+        seen: list[str] = []
+
+        def show(reply: Reply) -> None:
+            seen.append(reply.state)
+            if status is not None:
+                status.update(progress(reply))
+            elif not json:
+                say(progress(reply))
+
+        try:
+            with status or nullcontext():
+                last = follow(conversation.answers(request), show)
+        except KeyboardInterrupt:
+            say(f"request {request.request_id} goes on without you")
+            raise
+    print_answer(last, seen, json=json)
+    error = failure(last)
+    if error is not None:
+        raise error
+
+
+def _request(fields: dict[str, Any], deadline_ms: int | None) -> Request:
+    from streams.control.records import Action, Request
+    from streams.control.requests import Unreadable, parse_fields, request_fields
+
+    made = Request(
+        **{**fields, "action": Action(fields["action"])},
+        request_id=str(uuid.uuid4()),
+        requested_by=_who(),
+        deadline_ms=deadline_ms,
+    )
+    checked = parse_fields(request_fields(made))
+    if isinstance(checked, Unreadable):
+        raise InvalidInputError("\n".join(reason.message for reason in checked.reasons))
+    return checked
+
+
+def _who() -> str:
+    """User and machine, for the audit trail."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
