@@ -26,7 +26,6 @@ from streams.runtime.control.coordination import Coordination, Parts
 from streams.runtime.control.routes import Routes
 from streams.runtime.control.schemas import register_schemas
 from streams.runtime.control.service import CoordinatorService
-from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.offsets import Offsets
 from streams.runtime.producer import PartitionProducer
 from streams.runtime.schemas import SchemaBook
@@ -58,25 +57,6 @@ EVENTS: dict[str, Any] = {
 }
 
 
-class Killed(BaseException):
-    """The process ends here, as far as the coordinator can tell."""
-
-
-class Deadly(CrashPoints):
-    """Kills the coordinator when it gets to a point for the `count`-th time, and once only."""
-
-    def __init__(self, name: str, count: int = 1) -> None:
-        super().__init__({})
-        self._name = name
-        self._left = count
-
-    def reach(self, name: str) -> None:
-        if name == self._name:
-            self._left -= 1
-            if self._left == 0:
-                raise Killed(name)
-
-
 def context_of(
     settings: Settings, registry: Registry, directory: Path, instance: str, pool: ThreadPoolExecutor
 ) -> Context:
@@ -96,17 +76,6 @@ def context_of(
         instance=instance,
         definitions_offset=0,
     )
-
-
-async def killed(coordination: Coordination) -> None:
-    """Wait until it was killed, as `Deadly` does it."""
-    task = coordination._task
-    assert task is not None
-    await asyncio.wait({task}, timeout=PATIENCE_S)
-    error = task.exception()
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Killed)
 
 
 class ControlRig:

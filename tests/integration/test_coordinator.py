@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from streams.control.codec import Kind, encode
+from streams.control.facts import Target
 from streams.control.records import Action, Request
 from streams.definitions.store import pack, read_definitions
 from streams.definitions.topics import control_topics
 from streams.errors import RewindowError
-from streams.kafka import ensure_topics
+from streams.kafka import ensure_topics, topic_config
 from streams.names import subjects
 from streams.runtime.control.routes import Routes
+from streams.runtime.control.schemas import register_schemas
 from streams.schema.registry import Registry
 from tests.integration.control_rig import (
     PARTITIONS,
@@ -23,13 +26,12 @@ from tests.integration.control_rig import (
     V2,
     V3,
     ControlRig,
-    Deadly,
-    killed,
 )
+from tests.integration.deadly import Deadly, killed
 from tests.integration.run_coordinator import RunningCoordinator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from tests.integration.kafka_tools import KafkaTools
@@ -198,6 +200,40 @@ async def test_a_version_whose_output_schema_is_refused_is_not_activated(rig: Co
     (reason,) = reply.reasons
     assert reason.code == "schema_refused"
     assert "field 'm' changes from" in reason.message
+
+
+async def test_a_cold_target_whose_source_is_gone_is_refused_with_both_offsets(
+    rig: ControlRig,
+) -> None:
+    for _ in range(5):
+        await rig.send(b"any", topic=rig.topic)
+    here = TopicPartition(rig.topic, 0, 3)
+    rig.kafka.admin.delete_records([here])[here].result(10)
+
+    async def needed(target: Target) -> Mapping[int, int]:
+        assert (target.version, target.cold) == (V2, True)
+        return {0: 1, 1: 0}
+
+    rig.publish(V2)
+    async with rig.alone(needed=needed):
+        request = await rig.ask(action="activate", target=V2)
+        (reply,) = await rig.replies(request, last="rejected")
+    (reason,) = reply.reasons
+    assert (reason.code, reason.subject) == ("source_gone", f"{rig.topic}[0]")
+    assert "from offset 1, and the topic begins at 3" in reason.message
+
+
+async def test_the_topics_are_kept_and_their_schemas_may_not_change_freely(rig: ControlRig) -> None:
+    kept = {"replies": "2592000000", "rollback": "2592000000"}
+    for spec in control_topics(rig.settings):
+        config = topic_config(rig.settings, spec.name)
+        assert rig.kafka.partitions(spec.name) == [0]
+        assert config["message.timestamp.type"] == "LogAppendTime"
+        assert config["cleanup.policy"] == "delete"
+        assert config["retention.ms"] == kept.get(spec.name.rpartition(".")[2], "-1")
+        subject = subjects(spec.name)[1]
+        assert rig.registry.compatibility(subject) == "FULL_TRANSITIVE"
+    assert register_schemas(rig.names, rig.registry) == rig.ids
 
 
 async def test_a_request_waits_for_the_registry_and_nothing_else_does(rig: ControlRig) -> None:
