@@ -20,7 +20,7 @@ _WHEN = {How.HOT: "at once", How.COLD: "once its windows are filled", How.AT_ONC
 
 
 def progress(reply: Reply) -> str:
-    """One line about an answer."""
+    """One line about an answer that is not the last one."""
     plan = reply.plan
     if plan is None:
         return f"{reply.state}"

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
 from streams.errors import InvalidInputError, RewindowError
@@ -56,7 +54,8 @@ def show(common: CommonOptions, file: From = None, topic: Topic = None, json: Js
         for record in records:
             typer.echo(as_line(record))
     elif records:
-        Console(highlight=False).print(_table(records))
+        for record in records:
+            typer.echo(as_text(record))
     else:
         say("nothing was asked or decided yet")
 
@@ -167,20 +166,15 @@ def _as_json(records: Sequence[AuditRecord], findings: Sequence[Finding]) -> dic
     }
 
 
-def _table(records: Sequence[AuditRecord]) -> Table:
-    table = Table("seq", "time", "event", "set", "by", "what", box=None, pad_edge=False)
-    for record in records:
-        name = record.feature_set or "-"
-        at = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(
-            str(record.seq),
-            at,
-            record.event.value,
-            name if record.version is None else f"{name}@{record.version}",
-            record.requested_by or "-",
-            _what(record),
-        )
-    return table
+def as_text(record: AuditRecord) -> str:
+    """A record for people: when and what, and below it the rest in words."""
+    at = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    name = record.feature_set or "-"
+    if record.version is not None:
+        name = f"{name}@{record.version}"
+    head = f"{record.seq}  {at}  {record.event}  {name}  {record.requested_by}".rstrip()
+    rest = _what(record)
+    return f"{head}\n    {rest}" if rest else head
 
 
 def _what(record: AuditRecord) -> str:

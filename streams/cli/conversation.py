@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -83,25 +84,30 @@ class Conversation:
         """The answers as they come; after the last one it ends.
 
         Raises DeadlinePassedError if they stay away: the first one for `FIRST_ANSWER_S`, or
-        the last one until the request's deadline and `GRACE_S` more.
+        any until the request's deadline and `GRACE_S` more.
         """
         last: Reply | None = None
         clock = self._clock
-        patience_s = clock.monotonic_s() + FIRST_ANSWER_S
+        start_s, end_s = clock.monotonic_s(), math.inf
         if request.deadline_ms is not None:
-            left_s = (request.deadline_ms - clock.now_ms()) / 1000
-            patience_s = clock.monotonic_s() + max(0.0, left_s) + GRACE_S
+            left_s = max(0, request.deadline_ms - clock.now_ms()) / 1000
+            end_s = start_s + left_s + GRACE_S
         topic = self._settings.names.replies_topic
         while True:
             stored = self._reader.next(POLL_S)
             if stored is not None and stored.key == request.request_id.encode():
                 last = self._values.reply(topic, stored)
                 yield last
-                if last.state.value in _FINAL:
+                if is_last(last):
                     return
-            waits = last is None or request.deadline_ms is not None
-            if waits and clock.monotonic_s() >= patience_s:
+            until_s = min(end_s, start_s + FIRST_ANSWER_S) if last is None else end_s
+            if clock.monotonic_s() >= until_s:
                 raise DeadlinePassedError(unfinished(request, last))
+
+
+def is_last(reply: Reply) -> bool:
+    """Whether no answer comes after it."""
+    return reply.state.value in _FINAL
 
 
 def follow(answers: Iterator[Reply], show: Callable[[Reply], None]) -> Reply:
@@ -129,8 +135,8 @@ def unfinished(request: Request, last: Reply | None) -> str:
     if last is None:
         return (
             f"no worker has answered request {request.request_id}: start one with `rewindow "
-            "worker`, or look what holds it up. The request stays where it is, and will be "
-            "judged when it is read"
+            "worker`, or look what holds it up. The request stays where it is: it is judged when "
+            "it is read, and refused if its deadline is over by then"
         )
     if last.epoch is not None:
         return (

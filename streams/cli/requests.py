@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from streams.config import Settings
     from streams.control.records import Exclude, OffsetRange, Reply, Request
 
+DEADLINE = "10m"
+"""No request is without one: until it is over, or done, the set takes no other."""
+
 _RANGE = re.compile(r"(\d+):(\d+)-(\d+)\Z")
 
 SetVersion = Annotated[
@@ -87,13 +90,12 @@ Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only send it.")
 ]
 Deadline = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--deadline",
         metavar="TIME",
-        help="Give up if it is not decided by then, such as 30s or 10m. Default: none, but the "
-        "first answer has to come within 30 s.",
-        show_default=False,
+        help="Give up if the switch is not decided by then, such as 30s or 2h: a version that is "
+        "not live has its windows filled before.",
     ),
 ]
 
@@ -114,7 +116,7 @@ def activate(
     repair: Repair = False,
     dry_run: DryRun = False,
     wait: Wait = True,
-    deadline: Deadline = None,
+    deadline: Deadline = DEADLINE,
     json: Json = False,
 ) -> None:
     """Let a published version serve, with its windows as full as they are.
@@ -152,7 +154,7 @@ def rollback(
     repair: Repair = False,
     dry_run: DryRun = False,
     wait: Wait = True,
-    deadline: Deadline = None,
+    deadline: Deadline = DEADLINE,
     json: Json = False,
 ) -> None:
     """Take the latest activation back, or go back to a version.
@@ -187,7 +189,7 @@ def retire(
     reason: Why = "",
     dry_run: DryRun = False,
     wait: Wait = True,
-    deadline: Deadline = None,
+    deadline: Deadline = DEADLINE,
     json: Json = False,
 ) -> None:
     """Say that a version is never to serve again; what only it needs is dropped."""
@@ -239,10 +241,8 @@ def parse_exclude(given: list[str]) -> Exclude | None:
     return Exclude(where=where or next(iter(conditions), None), offsets=tuple(ranges))
 
 
-def parse_deadline(text: str | None, now_ms: int) -> int | None:
+def parse_deadline(text: str, now_ms: int) -> int:
     """The moment that `--deadline` means, in ms since the epoch. Raises InvalidInputError."""
-    if text is None:
-        return None
     try:
         return now_ms + parse_duration(text)
     except ValueError as error:
@@ -253,11 +253,11 @@ def parse_deadline(text: str | None, now_ms: int) -> int | None:
 
 
 def _ask(
-    settings: Settings, fields: dict[str, Any], *, deadline: str | None, wait: bool, json: bool
+    settings: Settings, fields: dict[str, Any], *, deadline: str, wait: bool, json: bool
 ) -> None:
     """Send the request with these fields; wait for its end, show it, and fail as it fails."""
     from streams.cli.answers import print_answer, progress
-    from streams.cli.conversation import Conversation, failure, follow
+    from streams.cli.conversation import Conversation, failure, follow, is_last
     from streams.cli.versions import serving_now
 
     clock = SystemClock()
@@ -284,6 +284,8 @@ def _ask(
 
         def show(reply: Reply) -> None:
             seen.append(reply.state)
+            if is_last(reply):
+                return
             if status is not None:
                 status.update(progress(reply))
             elif not json:
@@ -301,7 +303,7 @@ def _ask(
         raise error
 
 
-def _request(fields: dict[str, Any], deadline_ms: int | None) -> Request:
+def _request(fields: dict[str, Any], deadline_ms: int) -> Request:
     from streams.control.records import Action, Request
     from streams.control.requests import Unreadable, parse_fields, request_fields
 

@@ -178,7 +178,7 @@ def _table(rows: Sequence[VersionRow]) -> Table:
     for row in rows:
         state = row.state
         if state == "live" and row.partitions_ready < row.partitions:
-            state = f"live, ready on {row.partitions_ready} of {row.partitions} partitions"
+            state = f"live (ready on {row.partitions_ready} of {row.partitions})"
         if row.pinned:
             state = f"{state}, pinned"
         table.add_row(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streams.cli.answers import progress, summary
-from streams.cli.audit import as_line, from_line, read_file
+from streams.cli.audit import as_line, as_text, from_line, read_file
 from streams.cli.conversation import failure, follow, unfinished
 from streams.cli.requests import parse_deadline, parse_exclude, parse_version
 from streams.cli.versions import VersionRow, version_rows
@@ -56,7 +56,6 @@ def test_events_are_left_out_by_condition_and_by_range() -> None:
 
 
 def test_a_deadline_is_a_duration_from_now() -> None:
-    assert parse_deadline(None, 1_000) is None
     assert parse_deadline("30s", 1_000) == 31_000
     with pytest.raises(InvalidInputError, match="--deadline: 'soon' is no duration"):
         parse_deadline("soon", 1_000)
@@ -188,6 +187,9 @@ def test_a_line_of_the_audit_is_read_back_as_it_was(tmp_path: Path) -> None:
     run.fence()
     run.ask(Unreadable(reasons=(Reason(code=Code.UNREADABLE, message="no"),)))
     lines = [as_line(record) for record in run.audit]
+    head, rest = as_text(run.audit[-2]).splitlines()
+    assert head.endswith(f"completed  {SET}@{V2}  me")
+    assert rest.endswith("Größe “½”; epoch 1; from 0:200, 1:201")
     assert [from_line(line) for line in lines] == run.audit
     file = tmp_path / "audit.jsonl"
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
