@@ -134,15 +134,17 @@ class Bundle:
         *,
         identity: Mapping[str, str],
         resources: Resources,
+        formerly: Mapping[str, str] | None = None,
         before_ingest: Callable[[], None] = lambda: None,
     ) -> Bundle:
         """Open the bundle in `path`, or make an empty one there.
 
         `identity` says whose state it is (`app`, `stream`, `partition`, …) and is written
-        once; `before_ingest` is called in each flush when its file is written and not part
-        of the bundle yet. Raises InvalidInputError if the directory can't be written,
-        RefusedError if it holds something else's state or another worker has it open,
-        RewindowError if it is damaged.
+        once. Files restored from another bundle's checkpoint become this one's if they are
+        `formerly` that one's. `before_ingest` is called in each flush when its file is
+        written and not part of the bundle yet. Raises InvalidInputError if the directory
+        can't be written, RefusedError if it holds something else's state or another worker
+        has it open, RewindowError if it is damaged.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -163,7 +165,7 @@ class Bundle:
         try:
             # Only who holds the LOCK may remove this: before, it may be somebody's flush.
             (path / _PENDING).unlink(missing_ok=True)
-            bundle._settle(identity)
+            bundle._settle(identity, formerly)
         except BaseException:
             bundle.close()
             raise
@@ -267,6 +269,24 @@ class Bundle:
             )
             self._reclaiming.start()
 
+    def checkpoint(self, path: Path) -> Meta:
+        """Make the directory `path`: the files of the last flush, which open as a bundle.
+
+        SST files are hard links where `path` is on the bundle's disk, the few others copies:
+        milliseconds, whatever the number of rows. To be called from the thread that flushes;
+        returns the meta that is in there. `path` must not exist, its parent must. Raises
+        ValueError if nothing was flushed yet, RewindowError if the disk refuses the files.
+        """
+        if self._meta is None:
+            raise ValueError(f"nothing was flushed to {self._path} yet")
+        try:
+            rocksdict.Checkpoint(self._opened()).create_checkpoint(str(path))
+        except ValueError:
+            raise
+        except Exception as error:
+            self._fail(f"copied to {path}", error)
+        return self._meta
+
     def close(self) -> None:
         """See PaneStore. Stops a reclaim under way; the next drop takes it up again."""
         db, self._db = self._db, None
@@ -284,18 +304,19 @@ class Bundle:
             if "Shutdown in progress" not in str(error):
                 self._fail("closed", error)
 
-    def _settle(self, identity: Mapping[str, str]) -> None:
+    def _settle(self, identity: Mapping[str, str], formerly: Mapping[str, str] | None) -> None:
         """Check whose state this is, or write that down; read the meta."""
         stored, meta = self._get([_IDENTITY_KEY, _META_KEY])
         wanted = dict(identity)
         try:
-            if stored is not None:
-                refuse_others(self._path, json.loads(stored), wanted)
-            elif meta is not None:
+            found = None if stored is None else json.loads(stored)
+            if found is None and meta is not None:
                 raise ValueError("it does not say whose it is")
-            else:
+            if found is None or (formerly is not None and found == dict(formerly)):
                 text = json.dumps(wanted, sort_keys=True)
                 self._ingest([], (_IDENTITY_KEY, text.encode()))
+            else:
+                refuse_others(self._path, found, wanted)
             self._meta = None if meta is None else Meta.from_bytes(meta)
         except ValueError as error:
             raise damaged(self._path, error) from None
