@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.datapath.progress import Closed, Cursor
+from streams.datapath.progress import Cursor
 from streams.datapath.step import Step
 
 if TYPE_CHECKING:
@@ -14,17 +14,24 @@ if TYPE_CHECKING:
 
     from streams.datapath.feature_set import SetPath
     from streams.datapath.standing import Standing
+    from streams.datapath.versions import Versions
 
 
 class ClosingAtPosition:
     """Makes the steps of closings ahead of the record at a position, or where there is none."""
 
-    def __init__(self, standing: Standing, *, pairs_per_step: int) -> None:
-        self._standing = standing
+    def __init__(self, standing: Standing, versions: Versions, *, pairs_per_step: int) -> None:
+        self._at = standing
+        self._versions = versions
         self._pairs_per_step = pairs_per_step
 
     def close(self, path: SetPath, target_ms: int, position: int) -> Iterator[Step]:
-        """Steps that close `(C, target]`: runs of as-of times, each run within the limit."""
+        """Steps that close `(C, target]`: runs of as-of times, each run within the limit.
+
+        The first as-of time that a version closes after another has a closing to itself.
+        """
+        if path.behind(target_ms) and self._versions.predecessor(path, self._at.progress):
+            yield from self.close_one(path, path.next_ms, position, 0)
         while path.behind(target_ms):
             rows, whole_ms = path.rows(target_ms, self._pairs_per_step)
             through = whole_ms if path.behind(whole_ms) else None
@@ -42,7 +49,8 @@ class ClosingAtPosition:
         The first `done` of them have gone out already.
         """
         before = as_of_ms - path.view.every_ms
-        for vectors, count, last in path.slices(as_of_ms, done, self._pairs_per_step):
+        predecessor = self._versions.predecessor(path, self._at.progress)
+        for vectors, count, last in path.slices(as_of_ms, done, self._pairs_per_step, predecessor):
             if last:
                 yield self._step(path, position, vectors, as_of_ms)
                 return
@@ -64,13 +72,10 @@ class ClosingAtPosition:
     ) -> Step:
         path.closed_ms = through_ms
         name = path.view.feature_set
-        closed = {
-            **self._standing.progress.closed,
-            name: Closed(through_ms=through_ms, version=path.view.version),
-        }
-        self._standing.note(closed=closed, cursor=cursor)
+        closed = self._at.progress.closed_further(name, through_ms, path.view.version)
+        self._at.note(closed, cursor)
         return Step(
             position=position,
-            progress=self._standing.progress,
+            progress=self._at.progress,
             vectors={} if vectors.is_empty() else {name: vectors},
         )

@@ -122,6 +122,20 @@ class Windows:
         empties = self._empties(rows, finals, after_ms, through_ms)
         return pl.concat([finals, empties]).sort(AS_OF, ENTITY)
 
+    def succeed(self, rows: pl.DataFrame, known: pl.Series, as_of_ms: int) -> pl.DataFrame:
+        """Vectors of the first as-of time after those of another version, by entity.
+
+        One `final` for each entity with an event in the longest window, and one `empty` for
+        each of the `known` ones that has none: those that the other version had last.
+        """
+        finals = self.values(self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms), FINAL)
+        gone = (
+            pl.DataFrame({ENTITY: known.unique()})
+            .join(finals.select(ENTITY), on=ENTITY, how="anti")
+            .with_columns(pl.lit(as_of_ms, dtype=pl.Int64).alias(AS_OF))
+        )
+        return pl.concat([finals, self._over_nothing(gone)]).sort(AS_OF, ENTITY)
+
     def updates(
         self,
         rows: pl.DataFrame,
@@ -172,6 +186,10 @@ class Windows:
             .unique()
             .join(finals.select(AS_OF, ENTITY), on=[AS_OF, ENTITY], how="anti")
         )
+        return self._over_nothing(gone)
+
+    def _over_nothing(self, gone: pl.DataFrame) -> pl.DataFrame:
+        """An `empty` for each entity and as-of time of `gone`."""
         return gone.select(
             ENTITY,
             AS_OF,

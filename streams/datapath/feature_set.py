@@ -9,7 +9,7 @@ import polars as pl
 
 from streams.datapath.batch import OFFSET
 from streams.datapath.closing import CLOSED
-from streams.datapath.entity_runs import entity_runs
+from streams.datapath.entity_runs import Range, entity_runs
 from streams.datapath.partials import ENTITY, PANE
 from streams.definitions.model import Emit
 from streams.windowing.accumulators import merge_partials
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.live_view import LiveView
+    from streams.datapath.versions import Predecessor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,27 +252,56 @@ class SetPath:
         """Vectors of `(C, through]`."""
         return self.windows.close(rows, self.closed_ms, through_ms)
 
+    @property
+    def next_ms(self) -> int:
+        """The first as-of time after C, which must be known."""
+        assert self.closed_ms is not None
+        return self.closed_ms + self.view.every_ms
+
     def slices(
-        self, as_of_ms: int, done: int, limit: int
+        self, as_of_ms: int, done: int, limit: int, predecessor: Predecessor | None = None
     ) -> Iterator[tuple[pl.DataFrame, int, bool]]:
         """Vectors of one as-of time in order of entity, `done` of them skipped.
+
+        With a predecessor it is the first one after C: an `empty` goes to the entities that the
+        predecessor had as of C and that have no event now.
 
         Yields (vectors, how many entities are done with them, whether they are the last). A
         slice is made of at most `limit` rows, see `entity_runs`.
         """
         before = as_of_ms - self.view.every_ms
         counted = 0
-        ranges = self.live.ranges(self.live.oldest_ms(before), as_of_ms)
-        for run in entity_runs(ranges, limit):
+        own = self.live.ranges(self.live.oldest_ms(before), as_of_ms)
+        theirs = [] if predecessor is None else [_last_window(predecessor)]
+        for run in entity_runs([*own, *theirs], limit):
             entities = run.entities
             skipped = min(max(done - counted, 0), entities.len())
             counted += entities.len()
             if skipped == entities.len() and not run.last:
                 continue
-            rows = self._frame(run.frames)
+            rows = self._frame(run.frames[: len(own)])
             if skipped:
                 rows = rows.filter(pl.col(ENTITY) > entities[skipped - 1])
-            yield self.windows.close(rows, before, as_of_ms), counted, run.last
+            if predecessor is None:
+                vectors = self.windows.close(rows, before, as_of_ms)
+            else:
+                known = run.frames[-1][ENTITY]
+                if skipped:
+                    known = known.filter(known > entities[skipped - 1])
+                vectors = self.windows.succeed(rows, known, as_of_ms)
+            yield vectors, counted, run.last
+
+
+def _last_window(predecessor: Predecessor) -> Range:
+    """Where a version's entities as of C are: any of its bundles tells.
+
+    Nowhere if that window begins before its floor: nothing was said as of C.
+    """
+    live, closed_ms = predecessor.live, predecessor.closed_ms
+    start_ms = closed_ms - live.view.longest_window_ms
+    if live.floor_ms is not None and start_ms < live.floor_ms:
+        start_ms = closed_ms
+    return Range(bundle=live.bundles[0], start_ms=start_ms, end_ms=closed_ms)
 
 
 def _part(partials: pl.DataFrame, bundle: BundleState) -> pl.DataFrame:

@@ -65,13 +65,17 @@ class LiveView:
         return floor_to(oldest, self.view.pane_ms)
 
     def oldest_ms(self, closed_ms: int | None) -> int | None:
-        """Start of the oldest pane that as-of times after `closed_ms` may read; None: any."""
-        oldest = None if closed_ms is None else self.windows.oldest_pane_ms(closed_ms)
+        """Start of the oldest pane that as-of times after `closed_ms` may read; None: any.
+
+        Rows below the floor are there until the next flush, and may be half of a pane. Where the
+        window as of `closed_ms` begins before the floor nothing was said as of it, and nobody
+        gets an `empty` who has left it.
+        """
         floor = self.floor_ms
-        if oldest is None or floor is None:
-            return oldest if floor is None else floor
-        # Rows below it are there until the next flush, and may be half of a pane.
-        return max(oldest, floor)
+        if closed_ms is None:
+            return floor
+        oldest = self.windows.oldest_pane_ms(closed_ms)
+        return oldest if floor is None or floor <= oldest else oldest + self.view.every_ms
 
     # -- rows ---------------------------------------------------------------------------------
 

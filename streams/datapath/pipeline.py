@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING
 
 from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
-from streams.datapath.progress import Closed, Progress
+from streams.datapath.fence import fence
+from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
 from streams.datapath.step import Late as Late
 from streams.datapath.step import Step as Step
+from streams.datapath.versions import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import polars as pl
 
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.feature_set import Prepared, Reading, SetPath
     from streams.datapath.live_view import LiveView
+    from streams.datapath.progress import Progress
     from streams.windowing.watermark import Watermark
 
 PAIRS_PER_STEP = 400_000
@@ -51,11 +54,22 @@ class Pipeline:
         progress: Progress,
         pairs_per_step: int = PAIRS_PER_STEP,
     ) -> None:
-        self.paths = tuple(sorted(paths, key=lambda path: path.view.feature_set))
-        self.followers = tuple(followers)
+        """Raises `LookupError` if a version that closed C and does not serve does not follow."""
         self._at = Standing(position=position, watermark=watermark, progress=progress)
+        self._versions = Versions(paths, followers)
         self._pairs_per_step = pairs_per_step
-        self._closing = ClosingAtPosition(self._at, pairs_per_step=pairs_per_step)
+        self._closing = ClosingAtPosition(self._at, self._versions, pairs_per_step=pairs_per_step)
+        self._successors()
+
+    @property
+    def paths(self) -> tuple[SetPath, ...]:
+        """The versions that serve, by set."""
+        return self._versions.paths
+
+    @property
+    def followers(self) -> tuple[LiveView, ...]:
+        """The other live versions."""
+        return self._versions.followers
 
     @property
     def position(self) -> int:
@@ -75,8 +89,7 @@ class Pipeline:
     @property
     def bundles(self) -> list[BundleState]:
         """All bundles that are fed, each once."""
-        live = [*(path.live for path in self.paths), *self.followers]
-        return list({id(bundle): bundle for one in live for bundle in one.bundles}.values())
+        return self._versions.bundles
 
     # -- in step with the log ---------------------------------------------------------------
 
@@ -95,15 +108,25 @@ class Pipeline:
 
         A batch that is too large is halved, which changes nothing but the number of
         transactions, and of updates of the same vector; a single record that closes too much
-        is preceded by the steps of its closing at its own position, before it is applied.
+        is preceded by the steps of its closing at its own position, before it is applied. So
+        is a record at which a version closes its first as-of time after another one.
         """
         if batch.first_offset < self.position:
             raise ValueError(f"batch at {batch.first_offset} behind position {self.position}")
-        waiting = _cut_at_orders(batch)
+        waiting = cut_at_orders(batch)
         while waiting:
             part = waiting.pop()
             self._obey_floors(part)
             after = self._at.watermark_after(part)
+            first = self._first_of_a_successor(part)
+            if first is not None and part.offsets[0] < first:
+                waiting += [part.since(first), part.below(first)]
+                continue
+            if first is not None:
+                there = self._at.watermark_after(part.below(first + 1))
+                yield from self.close_through(self._at.effective_ms(there), part.first_offset)
+                waiting.append(part)
+                continue
             prepared = self._prepare(part)
             readings = self._read(prepared, after, self._pairs_per_step)
             if readings is None:
@@ -118,6 +141,22 @@ class Pipeline:
             yield self._apply(part, prepared, readings, after)
             if part.markers and (silence_ms := self.watermark.silence_ms) is not None:
                 yield from self.silence(silence_ms)
+
+    def _first_of_a_successor(self, part: Batch) -> int | None:
+        """The record at which a version closes its first as-of time after another one's."""
+        successors = self._successors()
+        if not successors:
+            return None
+
+        def closes(some: Batch) -> bool:
+            reached = self._at.effective_ms(self._at.watermark_after(some))
+            return any(path.target_ms(reached) is not None for path in successors)
+
+        return first_record(part, closes)
+
+    def _successors(self) -> list[SetPath]:
+        """Versions that have closed nothing since they took over from another one."""
+        return [p for p in self.paths if self._versions.predecessor(p, self.progress) is not None]
 
     def _obey_floors(self, batch: Batch) -> None:
         """Before anything closes: a marker's floor holds for what its watermark closes."""
@@ -164,7 +203,7 @@ class Pipeline:
         vectors: dict[str, pl.DataFrame] = {}
         late: list[Late] = []
         dead = list(batch.dead)
-        closed = dict(self.progress.closed)
+        progress = self.progress
         for path, part, reading in zip(self.paths, prepared, readings, strict=True):
             name = path.view.feature_set
             out = path.close_batch(part, effective, reading, self._pairs_per_step)
@@ -172,15 +211,14 @@ class Pipeline:
                 vectors[name] = out
             late.extend(Late(offset=offset, feature_set=name) for offset in part.late)
             dead.extend(_orphan(path, offset) for offset in part.without_entity)
-            if path.closed_ms is not None:
-                closed[name] = Closed(through_ms=path.closed_ms, version=path.view.version)
+            progress = progress.closed_further(name, path.closed_ms, path.view.version)
         # Sets may share a bundle: all of them read it before the batch goes in.
         for path, part in zip(self.paths, prepared, strict=True):
             path.apply(part, batch.next_offset)
         for bundle in self.bundles:
             bundle.take(batch)
         self._at.go_on(batch)
-        self._at.note(closed=closed)
+        self._at.note(progress)
         return Step(
             position=self.position,
             progress=self.progress,
@@ -197,18 +235,14 @@ class Pipeline:
         before that must not count as closed for them.
         """
         effective = self._at.watermark_ms
-        closed = dict(self.progress.closed)
+        progress = replace(self.progress, definitions_offset=definitions_offset)
         for path in self.paths:
-            if path.view.feature_set in closed:
-                continue
-            if effective is not None:
-                path.begin(effective)
-            if path.closed_ms is not None:
-                through = Closed(through_ms=path.closed_ms, version=path.view.version)
-                closed[path.view.feature_set] = through
-        self._at.progress = replace(
-            self.progress, closed=closed, definitions_offset=definitions_offset
-        )
+            name = path.view.feature_set
+            if name not in progress.closed:
+                if effective is not None:
+                    path.begin(effective)
+                progress = progress.closed_further(name, path.closed_ms, path.view.version)
+        self._at.progress = progress
 
     def skip_to(self, position: int) -> None:
         """Go on at `position`: there are no records between, only transaction markers."""
@@ -222,22 +256,10 @@ class Pipeline:
         A bundle that a replay has not reached yet is on disk as it is.
         """
         return sum(
-            bundle.flush(self.watermark, self._wanted_floor_ms(bundle))
+            bundle.flush(self.watermark, self._versions.wanted_floor_ms(bundle))
             for bundle in self.bundles
             if bundle.next_offset == self.position
         )
-
-    def _wanted_floor_ms(self, bundle: BundleState) -> int | None:
-        """The lowest among the live versions that need the bundle; None while one can't tell."""
-        closed = {path.view.feature_set: path.closed_ms for path in self.paths}
-        floors = []
-        for live in (*(path.live for path in self.paths), *self.followers):
-            if bundle in live.bundles:
-                closed_ms = closed[live.view.feature_set]
-                if closed_ms is None:
-                    return None
-                floors.append(live.wanted_floor_ms(closed_ms))
-        return min(floors, default=None)
 
     @property
     def open_windows(self) -> int:
@@ -259,7 +281,7 @@ class Pipeline:
         current = self._at.watermark_ms
         if current is not None and watermark_ms <= current:
             return
-        self._at.note(idle_watermark_ms=watermark_ms)
+        self._at.note(replace(self.progress, idle_watermark_ms=watermark_ms))
         yield from self.close_through(watermark_ms, self.position)
 
     def silence(self, highest_ms: int) -> Iterator[Step]:
@@ -268,23 +290,36 @@ class Pipeline:
         The watermark stays: what comes later is judged by what has closed.
         """
         for path in self.paths:
-            every = path.view.every_ms
-            yield from self._closing.close(path, (highest_ms // every + 1) * every, self.position)
+            yield from self._close_silence(path, highest_ms)
 
     def resume(self) -> Iterator[Step]:
-        """Finish what a crash left pending: a closing, with the version in its cursor; the
-        watermark that idleness gave; a silence whose marker is committed but not obeyed."""
+        """Finish what a crash left pending: a closing, by the version in its cursor; the
+        watermark that idleness gave; a silence whose marker is committed but not obeyed; what a
+        version has to close that has just taken over."""
         cursor = self.progress.cursor
         if cursor is not None:
-            path = next(p for p in self.paths if p.view.feature_set == cursor.feature_set)
+            path = self._versions.path(cursor.feature_set)
+            if path.view.version != cursor.version:
+                raise ValueError(f"{cursor.feature_set}@{cursor.version} has a closing to finish")
             yield from self._closing.close_one(
                 path, cursor.as_of_ms, self.position, cursor.entities_done
             )
-        effective = self._at.watermark_ms
-        if effective is not None and self.progress.closed:
-            yield from self.close_through(effective, self.position)
+        yield from self._catch_up(self.paths)
+
+    def _catch_up(self, paths: Sequence[SetPath]) -> Iterator[Step]:
+        """Close what the watermark closes at the position, or a silence that it is told there."""
+        watermark_ms = self._at.watermark_ms
+        if watermark_ms is not None and self.progress.closed:
+            for path in paths:
+                through = path.windows.closed_through(watermark_ms)
+                yield from self._closing.close(path, through, self.position)
         if (silence_ms := self.watermark.silence_ms) is not None:
-            yield from self.silence(silence_ms)
+            for path in paths:
+                yield from self._close_silence(path, silence_ms)
+
+    def _close_silence(self, path: SetPath, highest_ms: int) -> Iterator[Step]:
+        every = path.view.every_ms
+        yield from self._closing.close(path, (highest_ms // every + 1) * every, self.position)
 
     def close_through(self, watermark_ms: int | None, position: int) -> Iterator[Step]:
         """Close all that `watermark_ms` closes over the panes as they are, set by set."""
@@ -295,22 +330,60 @@ class Pipeline:
                 path, path.windows.closed_through(watermark_ms), position
             )
 
+    # -- versions ---------------------------------------------------------------------------
 
-def _cut_at_orders(batch: Batch) -> list[Batch]:
-    """Parts of a batch, last first, so that markers that say more than a watermark are obeyed
-    where they stand in the log: silence ends its part, a floor has one to itself."""
-    parts = [batch]
-    for marker in batch.markers:
-        cuts = []
-        if marker.floor_ms is not None:
-            cuts.append(marker.offset)
-        if marker.floor_ms is not None or marker.silent:
-            cuts.append(marker.offset + 1)
-        for cut in cuts:
-            rest = parts[-1]
-            if rest.offsets[0] < cut <= rest.offsets[-1]:
-                parts[-1:] = [rest.below(cut), rest.since(cut)]
-    return parts[::-1]
+    def switch(
+        self, feature_set: str, version: str, *, epoch: int, control_offset: int
+    ) -> Iterator[Step]:
+        """The fence of `epoch` at the position: from here on `version`, a follower, serves.
+
+        The first step commits that and carries the ack. Those after it close what the version
+        has to close by now: its own as-of times after C, over the panes as they are; whatever a
+        crash leaves of them, `resume` makes. The version that served goes on as a follower. An
+        epoch that holds already changes nothing.
+
+        Raises `LookupError` for a version that does not follow, and ValueError while a closing
+        is pending.
+        """
+        if epoch <= self.progress.epochs.get(feature_set, 0):
+            return
+        step, path = fence(
+            self._at,
+            self._versions,
+            feature_set,
+            version,
+            epoch=epoch,
+            control_offset=control_offset,
+        )
+        yield step
+        yield from self._catch_up([path])
+
+    def heard(self, control_offset: int) -> None:
+        """Control records below this offset are applied; committed with the next step."""
+        known = self.progress
+        offset = max(known.control_offset, control_offset)
+        self._at.progress = replace(known, control_offset=offset)
+
+    @property
+    def predecessors(self) -> Mapping[str, str]:
+        """By set the version that closed C and does not serve any more. It must go on following
+        until the one that serves has closed its first as-of time."""
+        return {
+            path.view.feature_set: self.progress.closed[path.view.feature_set].version
+            for path in self._successors()
+        }
+
+    def follow(self, live: LiveView) -> None:
+        """One more live version, over bundles that are at the position and, where others read
+        them too, the same states as theirs. Raises ValueError if they are not."""
+        self._versions.follow(live, self.position)
+
+    def leave(self, feature_set: str, version: str) -> list[BundleState]:
+        """A follower less. The bundles that nobody needs any more are no longer fed, and are the
+        caller's to close. Raises ValueError for a predecessor, `LookupError` for no follower."""
+        if self.predecessors.get(feature_set) == version:
+            raise ValueError(f"{feature_set}@{version} is needed until its successor has closed")
+        return self._versions.leave(feature_set, version)
 
 
 def _orphan(path: SetPath, offset: int) -> DeadLetter:

@@ -1,15 +1,15 @@
 """What the log does not say, as it travels in the commit metadata.
 
-For each set: the highest closed as-of time and the version that closed it. For the partition:
-the offset at which it began, a watermark advanced by idleness, the definitions offset applied,
-and the cursor of a closing that is larger than one transaction. It is read back at a claim; an
-unknown format is refused.
+For each set: the highest closed as-of time and the version that closed it, and the epoch that
+holds. For the partition: the offset at which it began, a watermark advanced by idleness, the
+definitions and control offsets applied, and the cursor of a closing that is larger than one
+transaction. It is read back at a claim; an unknown format is refused.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from streams.errors import RewindowError
@@ -17,7 +17,10 @@ from streams.errors import RewindowError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 with epochs and the control offset: who does not know them must not go on."""
+
+_READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,23 @@ class Progress:
     idle_watermark_ms: int | None = None
     watermark_ms: int | None = None
     definitions_offset: int = 0
+    control_offset: int = 0
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """By set, where it is not 0."""
     cursor: Cursor | None = None
     start: int = 0
     """Offset at which the stream began for this app; what lies before is not its concern."""
+
+    def closed_further(self, feature_set: str, through_ms: int | None, version: str) -> Progress:
+        """With C of a set at `through_ms` by `version`; as it is where that is no further.
+
+        So a version that has taken over is named from its first as-of time on.
+        """
+        known = self.closed.get(feature_set)
+        if through_ms is None or (known is not None and through_ms <= known.through_ms):
+            return self
+        through = Closed(through_ms=through_ms, version=version)
+        return replace(self, closed={**self.closed, feature_set: through})
 
     def encode(self) -> str:
         """Compact JSON; what is absent is left out."""
@@ -61,6 +78,10 @@ class Progress:
             document["w"] = self.watermark_ms
         if self.definitions_offset:
             document["d"] = self.definitions_offset
+        if self.control_offset:
+            document["o"] = self.control_offset
+        if self.epochs:
+            document["e"] = dict(self.epochs)
         if self.start:
             document["s"] = self.start
         if self.cursor is not None:
@@ -78,7 +99,7 @@ class Progress:
         """Read `encode`'s text; raises `RewindowError` for another format."""
         try:
             document = json.loads(text)
-            if document["f"] != FORMAT:
+            if document["f"] not in _READABLE:
                 raise ValueError(f"format {document['f']}")
             cursor = document.get("k")
             return Progress(
@@ -89,6 +110,8 @@ class Progress:
                 idle_watermark_ms=document.get("i"),
                 watermark_ms=document.get("w"),
                 definitions_offset=document.get("d", 0),
+                control_offset=document.get("o", 0),
+                epochs=dict(document.get("e", {})),
                 start=document.get("s", 0),
                 cursor=None
                 if cursor is None

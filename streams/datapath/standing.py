@@ -9,12 +9,10 @@ from streams.datapath.batch import OFFSET
 from streams.windowing.accumulators import EVENT_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import polars as pl
 
     from streams.datapath.batch import Batch
-    from streams.datapath.progress import Closed, Cursor, Progress
+    from streams.datapath.progress import Cursor, Progress
     from streams.windowing.watermark import Watermark
 
 
@@ -61,21 +59,6 @@ class Standing:
         self.watermark = self.watermark_after(batch)
         self.position = batch.next_offset
 
-    def note(
-        self,
-        *,
-        closed: Mapping[str, Closed] | None = None,
-        cursor: Cursor | None = None,
-        idle_watermark_ms: int | None = None,
-    ) -> None:
-        """What the next step commits; what is not given stays, but for the cursor."""
-        known = self.progress
-        self.progress = replace(
-            known,
-            closed=known.closed if closed is None else closed,
-            cursor=cursor,
-            idle_watermark_ms=known.idle_watermark_ms
-            if idle_watermark_ms is None
-            else idle_watermark_ms,
-            watermark_ms=self.watermark_ms,
-        )
+    def note(self, progress: Progress, cursor: Cursor | None = None) -> None:
+        """What the next step commits: `progress`, with the watermark, and this cursor or none."""
+        self.progress = replace(progress, cursor=cursor, watermark_ms=self.watermark_ms)

@@ -23,6 +23,20 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fenced:
+    """From `offset` on `version` serves: this epoch holds here, and so do all before it.
+
+    `closed_through_ms` is C, which it takes over; None if nothing has closed.
+    """
+
+    feature_set: str
+    version: str
+    epoch: int
+    offset: int
+    closed_through_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One transaction: what goes out, and the position and progress committed with it."""
 
@@ -32,3 +46,4 @@ class Step:
     late: tuple[Late, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
     events: int = 0
+    acks: tuple[Fenced, ...] = ()

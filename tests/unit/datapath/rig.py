@@ -12,8 +12,9 @@ from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import empty_events
 from streams.datapath.live_view import LiveView
-from streams.datapath.pipeline import Late, Pipeline, Step
+from streams.datapath.pipeline import Pipeline
 from streams.datapath.progress import Progress
+from streams.datapath.step import Fenced, Late, Step
 from streams.definitions.plan import Plan, plan, plan_versions
 from streams.names import AS_OF, KIND_FIELD
 from streams.schema.types import field_types
@@ -108,6 +109,7 @@ class Rig:
         self.vectors: list[Vector] = []
         self.late: list[Late] = []
         self.steps: list[Step] = []
+        self.acks: list[Fenced] = []
         self.begun = False
         self.open()
 
@@ -172,6 +174,14 @@ class Rig:
         """Follow a watermark that idleness gives."""
         self.run(self.pipeline.idle(watermark_ms), crash_after)
 
+    def switch(
+        self, name: str, version: str, *, epoch: int | None = None, crash_after: int | None = None
+    ) -> None:
+        """The fence of the next epoch, from which on this version serves."""
+        following = self.progress.epochs.get(name, 0) + 1 if epoch is None else epoch
+        made = self.pipeline.switch(name, version, epoch=following, control_offset=following)
+        self.run(made, crash_after)
+
     def run(self, steps: Iterator[Step], crash_after: int | None = None) -> None:
         """Commit steps, all of them or the first few."""
         if crash_after == 0:
@@ -181,6 +191,9 @@ class Rig:
             self.position = step.position
             self.progress = Progress.decode(step.progress.encode())
             self.late.extend(step.late)
+            self.acks.extend(step.acks)
+            for ack in step.acks:
+                self.serving[ack.feature_set] = ack.version
             for name, frame in step.vectors.items():
                 self.vectors.extend(_vectors(name, frame))
             if number == crash_after:

@@ -12,6 +12,8 @@ FULL = Progress(
     idle_watermark_ms=0,
     watermark_ms=-5,
     definitions_offset=7,
+    control_offset=9,
+    epochs={"ümlaut": 4, "gone": 1},
     cursor=Cursor(feature_set="ümlaut", version="1.0.0", as_of_ms=-20, entities_done=3),
     start=12,
 )
@@ -23,7 +25,29 @@ def test_progress_comes_back(progress: Progress) -> None:
 
 
 def test_nothing_takes_no_room() -> None:
-    assert Progress().encode() == '{"f":1}'
+    assert Progress().encode() == '{"f":2}'
+
+
+def test_what_was_written_before_there_were_epochs_is_understood() -> None:
+    old = '{"f":1,"c":{"a":[20,"1.0.0"]},"i":7,"w":9,"d":3,"s":2,"k":["a","1.0.0",30,4]}'
+    assert Progress.decode(old) == Progress(
+        closed={"a": Closed(through_ms=20, version="1.0.0")},
+        idle_watermark_ms=7,
+        watermark_ms=9,
+        definitions_offset=3,
+        start=2,
+        cursor=Cursor(feature_set="a", version="1.0.0", as_of_ms=30, entities_done=4),
+    )
+
+
+def test_a_version_is_named_once_it_has_closed_something() -> None:
+    known = Progress().closed_further("a", 20, "1.0.0")
+    assert known.closed == {"a": Closed(through_ms=20, version="1.0.0")}
+    assert known.closed_further("a", 20, "2.0.0") == known
+    assert known.closed_further("a", 10, "2.0.0") == known
+    assert known.closed_further("a", None, "2.0.0") == known
+    assert known.closed_further("a", 21, "2.0.0").closed["a"].version == "2.0.0"
+    assert known.closed_further("b", -5, "2.0.0").closed.keys() == {"a", "b"}
 
 
 def test_zero_is_not_nothing() -> None:
@@ -39,7 +63,7 @@ def test_zero_is_not_nothing() -> None:
         "[]",
         "7",
         "{}",
-        '{"f":2}',
+        '{"f":3}',
         '{"f":1,"c":{"a":1}}',
         '{"f":1,"k":["a"]}',
     ],

@@ -1,0 +1,54 @@
+"""The fence of an epoch: from a position on, a version serves, and takes over what is closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from streams.datapath.feature_set import SetPath
+from streams.datapath.step import Fenced, Step
+
+if TYPE_CHECKING:
+    from streams.datapath.standing import Standing
+    from streams.datapath.versions import Versions
+
+
+def fence(
+    at: Standing,
+    versions: Versions,
+    feature_set: str,
+    version: str,
+    *,
+    epoch: int,
+    control_offset: int,
+) -> tuple[Step, SetPath]:
+    """The step that commits the fence at the position, and the path of who serves now.
+
+    Raises `LookupError` for a version that does not follow, and ValueError while a closing is
+    pending.
+    """
+    if at.progress.cursor is not None:
+        raise ValueError(f"no fence of {feature_set} while a closing is pending")
+    path = versions.path(feature_set)
+    closed = at.progress.closed.get(feature_set)
+    closed_ms = None if closed is None else closed.through_ms
+    if path.view.version != version:
+        path = SetPath(versions.follower(feature_set, version), closed_ms=closed_ms)
+        versions.serve(path)
+    # Where its floor is above C it begins there, and has no predecessor.
+    progress = at.progress.closed_further(feature_set, path.closed_ms, version)
+    at.note(
+        replace(
+            progress,
+            epochs={**progress.epochs, feature_set: epoch},
+            control_offset=max(progress.control_offset, control_offset),
+        )
+    )
+    ack = Fenced(
+        feature_set=feature_set,
+        version=version,
+        epoch=epoch,
+        offset=at.position,
+        closed_through_ms=closed_ms,
+    )
+    return Step(position=at.position, progress=at.progress, acks=(ack,)), path
