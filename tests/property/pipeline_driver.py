@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from copy import copy
 from typing import TYPE_CHECKING
 
 import fastavro
@@ -15,7 +16,7 @@ from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline, Step
 from streams.datapath.progress import Progress
 from streams.datapath.rekeyed import marker_value, origin_header
-from streams.definitions.plan import plan
+from streams.definitions.plan import plan_versions
 from streams.names import AS_OF, KIND_FIELD
 from streams.schema.decode import Decoder, header
 from streams.schema.types import field_types
@@ -24,7 +25,7 @@ from streams.state.rows import ENTITY, RowLayout
 from streams.testing import Record
 from streams.windowing.entity import entity_fields
 from tests.property.strategies import SCHEMA, SOURCE
-from tests.reference import Idle, Marker, Row
+from tests.reference import Idle, Marker, Row, Switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +37,10 @@ _PARSED = fastavro.parse_schema(dict(SCHEMA))
 
 
 class Driver:
-    """A stream partition with memory stores that outlive restarts."""
+    """A stream partition with memory stores that outlive restarts.
+
+    Sets of one name are versions of a set, in order of publication. The first serves.
+    """
 
     def __init__(
         self, sets: Sequence[FeatureSet], *, sources: int = 0, pairs_per_step: int = 400_000
@@ -45,7 +49,11 @@ class Driver:
         self._pairs_per_step = pairs_per_step
         fields = field_types(SCHEMA)
         self._fields = fields
-        self._plans = [plan(one, SOURCE, fields) for one in sets]
+        by_name: dict[str, list[FeatureSet]] = {}
+        for one in sets:
+            by_name.setdefault(one.name, []).append(one)
+        self._plans = [p for one in by_name.values() for p in plan_versions(one, SOURCE, fields)]
+        self.serving = {name: versions[0].version for name, versions in by_name.items()}
         self._bundles = {bundle.digest: bundle for p in self._plans for bundle in p.bundles}
         self._stores = {
             digest: MemoryStore(RowLayout(bundle.columns))
@@ -74,10 +82,17 @@ class Driver:
                 closed_ms=closed.get(p.view.feature_set),
             )
             for p in self._plans
+            if p.view.version == self.serving[p.view.feature_set]
+        ]
+        followers = [
+            LiveView.of(p, bundles, self._fields)
+            for p in self._plans
+            if p.view.version != self.serving[p.view.feature_set]
         ]
         oldest = min(bundles.values(), key=lambda one: one.next_offset)
         self._pipeline = Pipeline(
             paths,
+            followers=followers,
             watermark=watermark_of(oldest.store.meta, self._sources),
             position=oldest.next_offset,
             progress=self._progress,
@@ -96,16 +111,29 @@ class Driver:
         """Follow a watermark that idleness gives."""
         self._run(self._pipeline.idle(watermark_ms), crash_after)
 
+    def switch(self, switch: Switch, *, crash_after: int | None = None) -> None:
+        """The fence of the set's next epoch."""
+        epoch = self._progress.epochs.get(switch.feature_set, 0) + 1
+        made = self._pipeline.switch(
+            switch.feature_set, switch.version, epoch=epoch, control_offset=epoch
+        )
+        self._run(made, crash_after)
+
     def _batch(self, records: Sequence[Record], first: int) -> batch.Batch:
         return self._intake.batch(records, first_offset=first, partition=0)
 
     def _run(self, steps: Iterator[Step], crash_after: int | None) -> None:
         for number, step in enumerate(steps):
             self._position, self._progress = step.position, Progress.decode(step.progress.encode())
+            self.serving.update({ack.feature_set: ack.version for ack in step.acks})
             self.late.extend((one.feature_set, one.offset) for one in step.late)
             self.dead.extend((one.offset, one.error) for one in step.dead)
             for name, frame in step.vectors.items():
-                view = next(p.view for p in self._plans if p.view.feature_set == name)
+                view = next(
+                    p.view
+                    for p in self._plans
+                    if (p.view.feature_set, p.view.version) == (name, self.serving[name])
+                )
                 entity = zip(*entity_fields(frame[ENTITY], view.entity), strict=True)
                 for row, key in zip(frame.iter_rows(named=True), entity, strict=True):
                     values = {f.name: row[f.name] for f in view.features}
@@ -124,6 +152,16 @@ class Driver:
     def flush(self) -> None:
         """As the worker does between batches."""
         self._pipeline.flush()
+
+    def die_flushing(self, bundles: int) -> None:
+        """Flush so many bundles, then crash."""
+        kept = [one.store for one in self._pipeline.bundles[:bundles]]
+        before = {digest: copy(store) for digest, store in self._stores.items()}
+        self._pipeline.flush()
+        for digest, store in self._stores.items():
+            if store not in kept:
+                self._stores[digest] = before[digest]
+        self.crash()
 
     def crash(self) -> None:
         """Lose what is in memory, claim anew and catch up with the committed position."""
@@ -144,7 +182,7 @@ class Driver:
             self._run(self._pipeline.steps(self._batch(rest, self._position)), None)
 
     def _record(self, record: reference.Record, number: int) -> Record:
-        assert not isinstance(record, Idle), "idle is no record"
+        assert not isinstance(record, Idle | Switch), "not in the log"
         if isinstance(record, Marker):
             value = marker_value(
                 batch.Marker(

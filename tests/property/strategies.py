@@ -22,7 +22,7 @@ from streams.definitions.model import (
     Function,
     Source,
 )
-from tests.reference import Event, Idle, Marker, Record
+from tests.reference import Event, Idle, Marker, Record, Switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,6 +160,61 @@ def several_sets(
     return st.lists(feature_sets(entities=entities), min_size=1, max_size=3).map(
         lambda sets: tuple(replace(one, name=f"set_{i}") for i, one in enumerate(sets))
     )
+
+
+@st.composite
+def versions(
+    draw: st.DrawFn,
+    entities: Sequence[tuple[str, ...]] = KEYED_ENTITIES,
+) -> tuple[FeatureSet, ...]:
+    """Two to four versions of a set, in order of publication.
+
+    Their features are mostly the same ones over other windows, so that they share much of what
+    they store; their intervals are mostly multiples of one another.
+    """
+    unit_ms = draw(st.sampled_from((1, 7, 10, 1_000, 3_600_000)))
+    pool = [draw(features(f"f{i}", unit_ms)) for i in range(draw(st.integers(2, 5)))]
+    where = draw(st.none() | st.sampled_from(FILTERS))
+    entity = draw(st.sampled_from(entities))
+    made = []
+    for number in range(draw(st.integers(2, 4))):
+        every_ms = unit_ms * draw(st.sampled_from((1, 1, 1, 2, 3, 6)))
+        chosen = [one for one in pool if draw(st.booleans())] or pool[:1]
+        windows = [every_ms * draw(st.sampled_from((1, 1, 2, 3, 7))) for _ in chosen]
+        same_where = draw(st.integers(0, 3)) > 0
+        made.append(
+            FeatureSet(
+                name="versions",
+                version=f"{number + 1}.0.0",
+                source=SOURCE.name,
+                entity=entity,
+                every_ms=every_ms,
+                features=tuple(
+                    replace(one, window_ms=window_ms)
+                    for one, window_ms in zip(chosen, windows, strict=True)
+                ),
+                allowed_lateness_ms=draw(
+                    st.sampled_from((0, 0, 1, every_ms, 3 * every_ms + 1, 20 * every_ms))
+                ),
+                retention_ms=draw(st.sampled_from((0, every_ms, 10 * every_ms))),
+                where=where if same_where else draw(st.none() | st.sampled_from(FILTERS)),
+                emit=draw(st.sampled_from((Emit.FINAL, Emit.FINAL, Emit.UPDATES))),
+            )
+        )
+    return tuple(made)
+
+
+@st.composite
+def switched(draw: st.DrawFn, stream: Stream, sets: Sequence[FeatureSet]) -> Stream:
+    """The stream with switches of its sets here and there, often right after one another."""
+    records: list[Record] = []
+    for record in (*stream.records, None):
+        for _ in range(draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2)))):
+            to = draw(st.sampled_from(sets))
+            records.append(Switch(feature_set=to.name, version=to.version))
+        if record is not None:
+            records.append(record)
+    return draw(cuts(records))
 
 
 LONGS = (

@@ -15,7 +15,7 @@ from tests.property.strategies import (
     rekeyed_streams,
     several_sets,
 )
-from tests.reference import Idle, Record, Reference, compare
+from tests.reference import Idle, Record, Reference, Switch, compare
 
 EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -25,7 +25,7 @@ def run(driver: Driver, stream: Stream, data: st.DataObject) -> None:
     for number, batch in enumerate(stream.cut()):
         crash = number in stream.restarts
         after = data.draw(st.integers(0, 3)) if crash and data.draw(st.booleans()) else None
-        *before, last = split_at_idle(batch)
+        *before, last = runs(batch)
         for part in before:
             feed(driver, part, None)
         feed(driver, last, after)
@@ -34,22 +34,27 @@ def run(driver: Driver, stream: Stream, data: st.DataObject) -> None:
             driver.take_rest()
         elif data.draw(st.integers(0, 3)) == 0:
             driver.flush()
+        elif data.draw(st.integers(0, 15)) == 0:
+            driver.die_flushing(data.draw(st.integers(0, 2)))
 
 
-def split_at_idle(batch: tuple[Record, ...]) -> list[list[Record]]:
-    """The records of a batch in runs; idleness, which is no record, is a run by itself."""
-    runs: list[list[Record]] = []
+def runs(batch: tuple[Record, ...]) -> list[list[Record]]:
+    """The records of a batch in runs; what is no record of the log is a run by itself."""
+    found: list[list[Record]] = []
     for record in batch:
-        if not runs or isinstance(record, Idle) or isinstance(runs[-1][0], Idle):
-            runs.append([])
-        runs[-1].append(record)
-    return runs
+        alone = isinstance(record, Idle | Switch)
+        if not found or alone or isinstance(found[-1][0], Idle | Switch):
+            found.append([])
+        found[-1].append(record)
+    return found
 
 
 def feed(driver: Driver, run: list[Record], crash_after: int | None) -> None:
     """Give the driver one run."""
     if isinstance(run[0], Idle):
         driver.idle(run[0].watermark_ms, crash_after=crash_after)
+    elif isinstance(run[0], Switch):
+        driver.switch(run[0], crash_after=crash_after)
     else:
         driver.take(run, crash_after=crash_after)
 

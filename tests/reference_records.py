@@ -1,0 +1,50 @@
+"""What the reference model is fed: the records of one stream partition, and what stands between
+them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One decodable record of the stream; `offset` is its own, in the stream."""
+
+    offset: int
+    timestamp_ms: int
+    event_time_ms: int | None
+    fields: Mapping[str, object]
+    source_partition: int = 0
+    source_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """A watermark marker of a rekeyed stream; a watermark of None says nothing yet."""
+
+    source_partition: int
+    watermark_ms: int | None
+    silent: bool = False
+    floor_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A keyed partition without news follows the others to this watermark."""
+
+    watermark_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """From here on this version of the set serves."""
+
+    feature_set: str
+    version: str
+
+
+Record = Event | Marker | Idle | Switch

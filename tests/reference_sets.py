@@ -1,0 +1,249 @@
+"""The reference model's feature sets: rules 3 to 8 of `tests.reference`, for one set at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.expected import Expected, expect, nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streams.definitions.model import FeatureSet
+    from tests.reference_records import Event
+
+Entity = tuple[object, ...]
+VectorKey = tuple[str, Entity, int]
+"""Feature set, entity, as-of time in ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """An expected vector: kind `final` or `empty`, and what each feature must be."""
+
+    kind: str
+    values: Mapping[str, Expected]
+
+
+@dataclass(slots=True)
+class _History:
+    """All events of one entity in order of (event time, source partition, offset)."""
+
+    keys: list[tuple[int, ...]] = field(default_factory=list)
+    columns: list[list[object]] = field(default_factory=list)
+
+    def add(self, key: tuple[int, ...], values: Sequence[object]) -> None:
+        at = bisect_left(self.keys, key)
+        self.keys.insert(at, key)
+        for column, value in zip(self.columns, values, strict=True):
+            column.insert(at, value)
+
+    def first_from(self, event_time_ms: int) -> int:
+        return bisect_left(self.keys, (event_time_ms,))
+
+
+class _Version:
+    """One version of a set over one stream partition: its events, and what they give."""
+
+    def __init__(self, definition: FeatureSet, fields: Sequence[str]) -> None:
+        self.definition = definition
+        self._sql = _Sql(definition, fields)
+        self._histories: dict[Entity, _History] = {}
+        self._active: set[Entity] = set()
+
+    def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> bool:
+        """Add the event; whether it is one of the version's."""
+        passes, values = self._sql.evaluate(event.fields)
+        if passes and (floor_ms is None or event_time_ms >= floor_ms):
+            entity = tuple(event.fields[name] for name in self.definition.entity)
+            history = self._histories.get(entity)
+            if history is None:
+                columns: list[list[object]] = [[] for _ in self.definition.features]
+                history = self._histories[entity] = _History(columns=columns)
+            offset = event.offset if event.source_offset is None else event.source_offset
+            history.add((event_time_ms, event.source_partition, offset), values)
+            self._active.add(entity)
+        return passes
+
+    def last_as_of(self, event_time_ms: int) -> int:
+        """The last T whose longest window holds an event of this time."""
+        every = self.definition.every_ms
+        return (event_time_ms + self.definition.longest_window_ms) // every * every
+
+    def last_before(self, floor_ms: int) -> int:
+        """The last T whose longest window begins before the floor."""
+        every, longest = self.definition.every_ms, self.definition.longest_window_ms
+        return -(-(floor_ms + longest) // every) * every - every
+
+    def next_with_event(self, event_time_ms: int | None) -> int | None:
+        """The first T whose window can hold an event at or after `event_time_ms`."""
+        every = self.definition.every_ms
+        times = []
+        for entity in self._active:
+            keys = self._histories[entity].keys
+            at = 0 if event_time_ms is None else bisect_left(keys, (event_time_ms,))
+            if at < len(keys):
+                times.append(keys[at][0])
+        return min(times) // every * every + every if times else None
+
+    def close(self, as_of: int, floor_ms: int | None) -> tuple[bool, dict[Entity, Vector]]:
+        """Vectors as of `as_of`; first: whether any entity has an event in reach of it."""
+        every, longest = self.definition.every_ms, self.definition.longest_window_ms
+        is_first = floor_ms is not None and as_of - every - longest < floor_ms
+        spoke, vectors = False, {}
+        for entity in list(self._active):
+            history = self._histories[entity]
+            before = history.first_from(as_of - every - longest)
+            if before == len(history.keys):
+                self._active.discard(entity)
+                continue
+            end = history.first_from(as_of)
+            spoke = spoke or before < end
+            if history.first_from(as_of - longest) < end:
+                vectors[entity] = self._final(history, as_of, end)
+            elif not is_first and before < min(end, history.first_from(as_of - every)):
+                vectors[entity] = self._empty()
+        return spoke, vectors
+
+    def close_after(
+        self, other: _Version, closed_ms: int, as_of: int, floor_ms: int | None
+    ) -> dict[Entity, Vector]:
+        """Vectors as of the first T after another version had closed up to `closed_ms`."""
+        vectors = {
+            entity: self._final(self._histories[entity], as_of, end)
+            for entity, end in self._present(as_of).items()
+        }
+        if floor_ms is None or closed_ms - other.definition.longest_window_ms >= floor_ms:
+            for entity in other._present(closed_ms):
+                vectors.setdefault(entity, self._empty())
+        return vectors
+
+    def _present(self, as_of: int) -> dict[Entity, int]:
+        """Entities with an event in the longest window, and how many they have before T."""
+        longest = self.definition.longest_window_ms
+        ends = {entity: one.first_from(as_of) for entity, one in self._histories.items()}
+        return {
+            entity: end
+            for entity, end in ends.items()
+            if self._histories[entity].first_from(as_of - longest) < end
+        }
+
+    def _empty(self) -> Vector:
+        return Vector(kind="empty", values={f.name: nothing(f) for f in self.definition.features})
+
+    def _final(self, history: _History, as_of: int, end: int) -> Vector:
+        starts: dict[int, int] = {}
+        values = {}
+        for feature, column in zip(self.definition.features, history.columns, strict=True):
+            window = feature.window_ms
+            if window not in starts:
+                starts[window] = history.first_from(as_of - window)
+            inside = [value for value in column[starts[window] : end] if value is not None]
+            values[feature.name] = expect(feature, inside)
+        return Vector(kind="final", values=values)
+
+
+class SetModel:
+    """One feature set over one stream partition, by the version that serves."""
+
+    def __init__(self, versions: Sequence[FeatureSet], fields: Sequence[str]) -> None:
+        self.name = versions[0].name
+        self.closed_through_ms: int | None = None
+        self.vectors: dict[VectorKey, Vector] = {}
+        self._versions = {one.version: _Version(one, fields) for one in versions}
+        self._serving = self._versions[versions[0].version]
+        self._closed_by = self._serving
+        """Who serves, or who did until it, if that one has closed nothing yet."""
+
+    @property
+    def definition(self) -> FeatureSet:
+        """Of the version that serves."""
+        return self._serving.definition
+
+    def missing_entity(self, event: Event) -> bool:
+        return any(event.fields.get(name) is None for name in self.definition.entity)
+
+    def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> bool:
+        """Add the event; True if it is late."""
+        ours = {one: one.apply(event, event_time_ms, floor_ms) for one in self._versions.values()}
+        if not ours[self._serving] or self.closed_through_ms is None:
+            return False
+        return self._serving.last_as_of(event_time_ms) <= self.closed_through_ms
+
+    def switch(self, version: str, watermark_ms: int | None, floor_ms: int | None) -> None:
+        """Another version serves, and closes what it has to close at this watermark."""
+        self._serving = self._versions[version]
+        if self.closed_through_ms is None:
+            self._closed_by = self._serving
+        if floor_ms is not None:
+            self.raise_floor(floor_ms)
+        if watermark_ms is not None:
+            self.close_through(watermark_ms - self.definition.allowed_lateness_ms, floor_ms)
+
+    def raise_floor(self, floor_ms: int) -> None:
+        """Nothing goes out for windows that begin before the floor."""
+        before = self._serving.last_before(floor_ms)
+        if self.closed_through_ms is None or before > self.closed_through_ms:
+            self.closed_through_ms = before
+            self._closed_by = self._serving
+
+    def close_through(self, limit_ms: int, floor_ms: int | None) -> None:
+        """Close every T up to `limit_ms` that is not closed yet."""
+        every = self.definition.every_ms
+        target = limit_ms // every * every
+        if self._closed_by is not self._serving:
+            assert self.closed_through_ms is not None
+            first = self.closed_through_ms // every * every + every
+            if first > target:
+                return
+            vectors = self._serving.close_after(
+                self._closed_by, self.closed_through_ms, first, floor_ms
+            )
+            self._say(first, vectors)
+            self.closed_through_ms = first
+            self._closed_by = self._serving
+        if self.closed_through_ms is None:
+            as_of = self._serving.next_with_event(None)
+        else:
+            as_of = self.closed_through_ms + every
+        while as_of is not None and as_of <= target:
+            spoke, vectors = self._serving.close(as_of, floor_ms)
+            self._say(as_of, vectors)
+            # Nothing in reach of this T: on to the first T that has an event.
+            as_of = as_of + every if spoke else self._serving.next_with_event(as_of)
+        if self.closed_through_ms is None or target > self.closed_through_ms:
+            self.closed_through_ms = target
+
+    def _say(self, as_of: int, vectors: Mapping[Entity, Vector]) -> None:
+        for entity, vector in vectors.items():
+            self.vectors[(self.name, entity, as_of)] = vector
+
+
+class _Sql:
+    """A set's filter and expressions, evaluated by SQLite for one event at a time."""
+
+    def __init__(self, definition: FeatureSet, fields: Sequence[str]) -> None:
+        self._fields = tuple(fields)
+        self._sqlite = sqlite3.connect(":memory:", cached_statements=4)
+        self._sqlite.execute("PRAGMA case_sensitive_like = ON")
+        columns = [f"({definition.where or 'TRUE'})"]
+        for feature in definition.features:
+            value = "1" if feature.expression is None else f"({feature.expression})"
+            columns.append(
+                value if feature.where is None else f"CASE WHEN ({feature.where}) THEN {value} END"
+            )
+        inputs = ", ".join(f'?{i} AS "{name}"' for i, name in enumerate(self._fields, start=1))
+        self._query = f"SELECT {', '.join(columns)} FROM (SELECT {inputs})"
+
+    def evaluate(self, fields: Mapping[str, object]) -> tuple[bool, Sequence[object]]:
+        """Whether the event is in the set, and each feature's value (None: left out).
+
+        SQLite takes NaN for null, as the product must.
+        """
+        row = self._sqlite.execute(
+            self._query, [fields.get(name) for name in self._fields]
+        ).fetchone()
+        return bool(row[0]), row[1:]
