@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import publish, schemas, stack, status, tail, worker
+from streams.cli import (
+    audit,
+    publish,
+    requests,
+    schemas,
+    stack,
+    status,
+    tail,
+    versions,
+    worker,
+)
 from streams.cli.options import say, say_error
 from streams.errors import RewindowError
 
@@ -37,6 +47,9 @@ def build() -> typer.Typer:
     publish.register(app)
     worker.register(app)
     tail.register(app)
+    versions.register(app)
+    requests.register(app)
+    audit.register(app)
     return app
 
 

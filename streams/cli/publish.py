@@ -41,7 +41,7 @@ def publish(
     """Check definitions and publish them, all of them or none.
 
     Publishing the same content twice changes nothing; other content under a published version
-    is refused. The first version of a set serves.
+    is refused. The first version of a set serves; later ones serve when they are activated.
     """
     settings = common.settings()
     from streams.definitions.publish import publish as publish_files  # seconds, for polars
@@ -82,7 +82,8 @@ def _as_json(outcome: PublishOutcome) -> dict[str, Any]:
 def _table(outcomes: list[PublishOutcome], dry_run: bool) -> Table:
     table = Table("kind", "name", "would be" if dry_run else "is", "serves", "digest", box=None)
     for outcome in outcomes:
-        serves = "" if outcome.kind == "source" else ("yes" if outcome.serves else "no")
+        is_new = outcome.kind == "feature_set" and outcome.change.value == "published"
+        serves = ("yes" if outcome.serves else "no") if is_new else ""
         table.add_row(
             outcome.kind.replace("_", " "),
             _title(outcome),

@@ -74,7 +74,7 @@ def serving_now(settings: Settings, registry: Registry, feature_set: str) -> str
     route = fold(record for _, record in records).sets.get(feature_set)
     if route is not None:
         return route.serving
-    published = read_definitions(settings).serving(feature_set)
+    published = read_definitions(settings).first(feature_set)
     return None if published is None else published.feature_set.version
 
 

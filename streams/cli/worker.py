@@ -23,7 +23,7 @@ from streams.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from streams.runtime.stats import PartitionStats, Stats
-    from streams.runtime.streams import Stream
+    from streams.runtime.streams import SetOutput
 
 REFRESH_S = 1.0
 LINES_AROUND = 8
@@ -84,8 +84,7 @@ def _spare_the_collector() -> None:
 async def _run(running: Any, app: str, console: Console, *, as_json: bool) -> None:
     shows: list[asyncio.Task[None]] = []
 
-    def ready(streams: list[Stream]) -> None:
-        sets = [view for stream in streams for view in stream.outputs.values()]
+    def ready(sets: list[SetOutput]) -> None:
         names = ", ".join(f"{one.topic} ({one.version})" for one in sets)
         say(f"app {app} runs {names}")
         shows.append(asyncio.create_task(_show(running.stats, console, as_json=as_json)))

@@ -50,6 +50,10 @@ class BundleState:
         self.next_offset = next_offset if meta is None else meta.next_offset
         self.floor_ms = floor_ms if meta is None else meta.floor_ms
 
+    def noted_by(self, notes: Callable[[], Mapping[str, str]]) -> None:
+        """From now on these are the notes."""
+        self._notes = notes
+
     def raise_floor(self, floor_ms: int) -> None:
         """Panes before `floor_ms` may miss events; the floor never lowers."""
         self.floor_ms = floor_ms if self.floor_ms is None else max(floor_ms, self.floor_ms)

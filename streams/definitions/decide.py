@@ -173,7 +173,7 @@ class _Decider:
                     f"({_difference(before.feature_set, feature_set)}): give this a new version",
                 )
         self._check_same_base(feature_set)
-        first = self._published.serving(feature_set.name)
+        first = self._published.first(feature_set.name)
         serves = (
             first.feature_set.version == feature_set.version
             if first is not None

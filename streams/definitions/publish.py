@@ -53,7 +53,10 @@ _TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishOutcome:
-    """What became of one definition. `version` and `digest` are a set's; `notes` are warnings."""
+    """What became of one definition. `version` and `digest` are a set's; `notes` are warnings.
+
+    `serves` says that it is its set's first version, which serves until another is activated.
+    """
 
     kind: str
     name: str
@@ -312,16 +315,18 @@ def _outcomes(decision: Decision, notes: Mapping[str, list[str]]) -> list[Publis
             )
         )
     for one in decision.sets:
-        idle = "" if one.serves else "stored; nothing runs it yet: an earlier version serves"
+        name, version = one.feature_set.name, one.feature_set.version
+        waits = one.change is Change.PUBLISHED and not one.serves
+        note = f"workers warm it; `rewindow activate {name}@{version}` makes it serve"
         outcomes.append(
             PublishOutcome(
                 kind="feature_set",
-                name=one.feature_set.name,
-                version=one.feature_set.version,
+                name=name,
+                version=version,
                 change=one.change,
                 digest=one.digest,
                 serves=one.serves,
-                notes=(idle,) if idle else (),
+                notes=(note,) if waits else (),
             )
         )
     return outcomes

@@ -70,8 +70,8 @@ class Definitions:
     sets: Mapping[str, tuple[PublishedSet, ...]]
     next_offset: int = 0
 
-    def serving(self, name: str) -> PublishedSet | None:
-        """The version that serves: the first one published."""
+    def first(self, name: str) -> PublishedSet | None:
+        """The version that was published first, which serves until another one is activated."""
         versions = self.sets.get(name, ())
         return versions[0] if versions else None
 

@@ -100,7 +100,7 @@ def app_topics(
             name=names.late_topic, partitions=1, config=_kept(str(settings.topics.retention_ms))
         ),
     ]
-    serving = [definitions.serving(name) for name in sorted(definitions.sets)]
+    serving = [definitions.first(name) for name in sorted(definitions.sets)]
     for source, feature_set in _with_sources(
         definitions, (one.feature_set for one in serving if one is not None)
     ):

@@ -54,6 +54,10 @@ class Floors:
         wanted = self._wanted.get(bundle)
         return {_NOTE: json.dumps(sorted(wanted))} if wanted else {}
 
+    def take_over(self, other: Floors) -> None:
+        """What bundles that come from elsewhere wait for."""
+        self._wanted.update(other._wanted)
+
     def parts(self, records: Records, batch: Batch, pipeline: Pipeline) -> Iterator[Batch]:
         """The batch as parts to apply one after the other; `records` are those it was made of.
 

@@ -18,12 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streams.datapath.pipeline import Step
-    from streams.runtime.streams import SetOutput, Stream
+    from streams.runtime.streams import SetOutput, Stream, Version
 
 LATE = "late"
 
 _Row = tuple[Record, str, str, str | None]
 """A record, the error, the detail, and the set that says so."""
+
+
+class ByOffset:
+    """Records of a batch, found by offset for the few steps that need any."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def find(self, step: Step) -> Mapping[int, Record]:
+        wanted = {one.offset for one in step.late} | {one.offset for one in step.dead}
+        if not wanted:
+            return {}
+        return {record.offset: record for record in self._records if record.offset in wanted}
 
 
 def outgoing(
@@ -32,10 +45,20 @@ def outgoing(
     partition: int,
     names: Names,
     records: Mapping[int, Record],
+    serving: Mapping[str, str],
 ) -> list[Outgoing]:
-    """Vectors, late copies and dead letters; `records` has the batch's records by offset."""
+    """Vectors, late copies and dead letters.
+
+    `records` has the batch's records by offset, `serving` the version of each set that made
+    the step.
+    """
     found = [
-        _vectors(stream, stream.outputs[name], frame, partition)
+        _vectors(
+            stream.version(name, serving[name]),
+            frame,
+            partition,
+            epoch=step.progress.epochs.get(name, 0),
+        )
         for name, frame in step.vectors.items()
     ]
     if step.late:
@@ -54,12 +77,13 @@ def _late_detail(feature_set: str) -> str:
     return f"every as-of time of {feature_set} that this event belongs to had closed"
 
 
-def _vectors(stream: Stream, output: SetOutput, frame: pl.DataFrame, partition: int) -> Outgoing:
-    entity = entity_fields(frame[ENTITY], stream_entity(stream, output.topic))
+def _vectors(version: Version, frame: pl.DataFrame, partition: int, *, epoch: int) -> Outgoing:
+    output = version.output
+    entity = entity_fields(frame[ENTITY], version.plan.view.entity)
     keys, values = output.encoder.encode(
         frame.drop(ENTITY).with_columns(*entity, pl.lit(output.version).alias(VERSION_FIELD))
     )
-    by_kind = {kind: _headers(output, kind) for kind in frame[KIND_FIELD].unique()}
+    by_kind = {kind: _headers(output, kind, epoch) for kind in frame[KIND_FIELD].unique()}
     return Outgoing(
         topic=output.topic,
         partition=partition,
@@ -69,20 +93,12 @@ def _vectors(stream: Stream, output: SetOutput, frame: pl.DataFrame, partition: 
     )
 
 
-def stream_entity(stream: Stream, topic: str) -> Mapping[str, pl.DataType]:
-    """Entity of the set whose vectors go to `topic`."""
-    for planned in stream.plans:
-        if stream.outputs[planned.view.feature_set].topic == topic:
-            return planned.view.entity
-    raise KeyError(topic)
-
-
-def _headers(output: SetOutput, kind: str) -> Headers:
+def _headers(output: SetOutput, kind: str, epoch: int) -> Headers:
     texts = {
         "version": output.version,
         "kind": kind,
         "digest": output.digest,
-        "epoch": str(output.epoch),
+        "epoch": str(epoch),
     }
     return [(HEADER_PREFIX + name, text.encode()) for name, text in texts.items()]
 

@@ -11,27 +11,30 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
 from streams.datapath.closing import OVERFLOWED
-from streams.datapath.intake import Intake
 from streams.errors import RewindowError
-from streams.runtime.output import outgoing
+from streams.runtime.batch_reader import BatchReader
+from streams.runtime.blocking import Blocking
+from streams.runtime.obedience import Obedience, acknowledged
+from streams.runtime.output import ByOffset, outgoing
 from streams.runtime.recovery import Recovery
+from streams.runtime.roster import roster
 from streams.runtime.stats import PartitionStats
-from streams.schema.decode import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
+    from streams.control.records import Ack
     from streams.datapath.batch import Batch
     from streams.datapath.pipeline import Pipeline, Step
     from streams.datapath.progress import Progress
     from streams.datapath.records import Record
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
+    from streams.runtime.orders import Orders
     from streams.runtime.producer import Outgoing, PartitionProducer
-    from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
 T = TypeVar("T")
@@ -50,12 +53,16 @@ class _StoppedError(Exception):
 
 
 class PartitionOwner:
-    """Owns `stream`'s `partition` under claim number `claim`, from `position` on."""
+    """Owns a `partition` of the stream in `topic` under claim number `claim`, from `position` on.
+
+    `orders` says what is published, what is decided, and how that is acknowledged.
+    """
 
     def __init__(
         self,
         context: Context,
-        stream: Stream,
+        orders: Orders,
+        topic: str,
         partition: int,
         *,
         claim: int,
@@ -66,7 +73,7 @@ class PartitionOwner:
         crash: CrashPoints,
     ) -> None:
         """`fresh` says that nothing is committed yet, and `position` is where to start."""
-        self.stream = stream
+        self.stream = stream = orders.stream(topic)
         self.partition = partition
         self.claim = claim
         self.position = position
@@ -74,12 +81,11 @@ class PartitionOwner:
         self.producer = producer
         self.stats = PartitionStats(stream=stream.name, partition=partition, position=position)
         self._context = context
+        self._orders = orders
         self._crash = crash
-        self._tp = TopicPartition(stream.topic, partition)
-        decoder = Decoder(stream.published.schema, stream.fields)
-        self._intake = Intake(
-            stream.published.source, decoder, stream.fields, rekeyed=stream.rekeyed
-        )
+        self._tp = TopicPartition(topic, partition)
+        self._run = Blocking(context)
+        self._reader = self._new_reader()
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
@@ -88,13 +94,13 @@ class PartitionOwner:
         self._turn = asyncio.Lock()
         self._pipeline: Pipeline | None = None
         self._recovery: Recovery | None = None
+        self._obedience: Obedience | None = None
         self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
         self._over = False
         """Nothing more is done under this claim."""
         self._ahead = False
         """The pipeline has made steps that are not committed, as far as is known."""
-        self._busy: asyncio.Future[Any] | None = None
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -115,10 +121,13 @@ class PartitionOwner:
 
     async def _recover(self) -> None:
         """Bring the bundles to the committed position and finish what a crash left pending."""
-        self._recovery = Recovery(
+        await self._orders.reach(self.progress)
+        self._see_stream()
+        recovery = self._recovery = Recovery(
             self._context,
             self.stream,
             self.partition,
+            roster=roster(self.stream, self.progress, self._orders),
             position=self.position,
             progress=self.progress,
             fresh=self._fresh,
@@ -126,11 +135,26 @@ class PartitionOwner:
             run=self._run,
             crash=self._crash,
         )
-        self._pipeline = await self._recovery.pipeline()
+        pipeline = self._pipeline = await recovery.pipeline()
         if self._fresh:
             await self._commit_progress(self.position)
-        await self._commit_steps(self._pipeline.resume(), _ByOffset(()))
-        self._show(self.position, self._pipeline.progress)
+        await self._commit_steps(pipeline.resume(), ByOffset(()))
+        self._obedience = Obedience(
+            self._context,
+            self.partition,
+            stream=lambda: self.stream,
+            decided=self._orders,
+            pipeline=pipeline,
+            replay=recovery.replay,
+            begin=recovery.begin,
+            run=self._run,
+            commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
+            commit_acks=self._commit_acks,
+            on_warm=lambda: self._orders.tell(self),
+            crash=self._crash,
+        )
+        await self._obedience.obey()
+        self._show(self.position, pipeline.progress)
         self.stats.state = "running"
 
     async def stop(self) -> None:
@@ -145,10 +169,12 @@ class PartitionOwner:
     async def close(self) -> None:
         """Let go of state and producer, whatever state they are in."""
         self._stop_wanted.set()
-        if self._busy is not None:  # a thread can't be cancelled, and works on what is closed here
-            await asyncio.wait([self._busy])
+        await self._run.ended()
+        if self._obedience is not None:
+            await self._obedience.close()
+            self._obedience = None
         if self._recovery is not None:
-            await self._context.run(self._recovery.close)
+            await self._context.run(self._recovery.replay.close)
             self._recovery = None
         self._pipeline = None
         await self.producer.stop()
@@ -198,29 +224,39 @@ class PartitionOwner:
         batch = await self._read(fetched.records, self._pipeline.position)
         self._due = batch.next_offset
         self._crash.reach("in_batch")
-        records = _ByOffset(fetched.records)
-        for part in self._recovery.floors.parts(fetched.records, batch, self._pipeline):
+        records = ByOffset(fetched.records)
+        for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             await self._commit_steps(self._pipeline.steps(part), records)
+        await self._obey()
         await self._maybe_flush()
 
-    async def _read(self, records: Sequence[ConsumerRecord], first_offset: int) -> Batch:
-        """Decode records, after looking up the schemas that they were written with."""
-        unknown = self._intake.unknown_ids(records)
-        if unknown:
-            known = await self._unless_stopped(self._context.schemas.get(unknown))
-            for schema_id, schema in known.items():
-                self._intake.decoder.add(schema_id, schema)
+    def _new_reader(self) -> BatchReader:
+        return BatchReader(self.stream, self.partition, look_up=self._look_up, run=self._run)
+
+    async def _look_up(self, unknown: Collection[int]) -> Mapping[int, Mapping[str, Any] | None]:
+        """Schemas by id; waits for the registry, and for no longer than this owner lives."""
+        known = await self._unless_stopped(self._context.schemas.get(unknown))
         if self._stopping:
             raise _StoppedError
-        return await self._run(
-            lambda: self._intake.batch(records, first_offset=first_offset, partition=self.partition)
-        )
+        return known
 
-    async def _commit_steps(self, steps: Iterator[Step], records: _ByOffset) -> None:
+    async def _read(self, records: Sequence[Record], first_offset: int) -> Batch:
+        if self._stopping:
+            raise _StoppedError
+        return await self._reader.read(records, first_offset)
+
+    def _see_stream(self) -> None:
+        """Decode as what is published by now wants it."""
+        before, self.stream = self.stream, self._orders.stream(self.stream.topic)
+        if self.stream.fields != before.fields:
+            self._reader = self._new_reader()
+
+    async def _commit_steps(self, steps: Iterator[Step], records: ByOffset) -> None:
         self._leave_committed()
         while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
-            await self._commit(records_out, step.position, step.progress)
+            acks = self._orders.acks(acknowledged(step.acks, self.stream, self.partition))
+            await self._commit([*records_out, *acks], step.position, step.progress)
             self._crash.reach("after_commit")
             self.position, self.progress = step.position, step.progress
             self._count(step)
@@ -228,12 +264,16 @@ class PartitionOwner:
                 self._crash.reach("in_closing")
         self._ahead = False
 
-    async def _commit_progress(self, position: int) -> None:
-        """Commit a position with no records before it."""
+    async def _commit_acks(self, acks: Sequence[Ack]) -> None:
+        """Commit the position as it is, with acks."""
+        await self._commit_progress(self.position, self._orders.acks(acks))
+
+    async def _commit_progress(self, position: int, outgoing: Sequence[Outgoing] = ()) -> None:
+        """Commit a position with no stream records before it."""
         assert self._pipeline is not None
         self._leave_committed()
         progress = self._pipeline.progress
-        await self._commit([], position, progress)
+        await self._commit(outgoing, position, progress)
         self.position = self.stats.position = position
         self._ahead = False
 
@@ -242,12 +282,6 @@ class PartitionOwner:
         if self._ahead:
             raise BrokenClaimError(f"{self.stream.name}/{self.partition}: a commit failed before")
         self._ahead = True
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread; it is waited for even by who cancels this."""
-        self._busy = asyncio.ensure_future(self._context.run(work))
-        found: T = await asyncio.shield(self._busy)
-        return found
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """Wait for `work`, and for no longer than this owner lives."""
@@ -262,15 +296,23 @@ class PartitionOwner:
             working.cancel()
             stopped.cancel()
 
-    def _next(
-        self, steps: Iterator[Step], records: _ByOffset
-    ) -> tuple[Step, list[Outgoing]] | None:
+    def _next(self, steps: Iterator[Step], records: ByOffset) -> tuple[Step, list[Outgoing]] | None:
         step = next(steps, None)
         if step is None:
             return None
         return step, outgoing(
-            step, self.stream, self.partition, self._context.names, records.find(step)
+            step,
+            self.stream,
+            self.partition,
+            self._context.names,
+            records.find(step),
+            self._serving(),
         )
+
+    def _serving(self) -> dict[str, str]:
+        assert self._pipeline is not None
+        views = (path.view for path in self._pipeline.paths)
+        return {view.feature_set: view.version for view in views}
 
     async def _commit(
         self, records_out: Sequence[Outgoing], position: int, progress: Progress
@@ -318,6 +360,17 @@ class PartitionOwner:
 
     # -- without records ----------------------------------------------------------------------
 
+    async def obey(self) -> None:
+        """Do what has been decided, or has become possible, since the last batch."""
+        async with self._turn:
+            if self._pipeline is not None and not self._gone:
+                await self._obey()
+
+    async def _obey(self) -> None:
+        if self._obedience is not None:
+            self._see_stream()
+            await self._obedience.obey()
+
     async def idle(self, watermark_ms: int) -> None:
         """Follow a watermark that idleness gives."""
         await self._without_records(lambda pipeline: pipeline.idle(watermark_ms))
@@ -329,7 +382,7 @@ class PartitionOwner:
     async def _without_records(self, make: Callable[[Pipeline], Iterator[Step]]) -> None:
         async with self._turn:
             if self._pipeline is not None and not self._gone and self._waiting.empty():
-                await self._commit_steps(make(self._pipeline), _ByOffset(()))
+                await self._commit_steps(make(self._pipeline), ByOffset(()))
 
     async def commit_position(self, offset: int) -> None:
         """Commit a position beyond trailing transaction markers, as others look at it."""
@@ -340,19 +393,6 @@ class PartitionOwner:
             if offset > pipeline.position:
                 pipeline.skip_to(offset)
                 await self._commit_progress(offset)
-
-
-class _ByOffset:
-    """Records of a batch, found by offset for the few steps that need any."""
-
-    def __init__(self, records: Sequence[ConsumerRecord]) -> None:
-        self._records = records
-
-    def find(self, step: Step) -> Mapping[int, Record]:
-        wanted = {one.offset for one in step.late} | {one.offset for one in step.dead}
-        if not wanted:
-            return {}
-        return {record.offset: record for record in self._records if record.offset in wanted}
 
 
 def fatal(error: BaseException) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.idleness import Owner
+    from streams.runtime.orders import Obedient, Orders
     from streams.runtime.streams import Stream
     from streams.runtime.transport import Fetched
 
@@ -67,12 +68,14 @@ class Ownership:
     def __init__(
         self,
         context: Context,
+        orders: Orders,
         streams: Sequence[Stream],
         *,
         on_failure: Callable[[BaseException], None],
         crash: CrashPoints,
     ) -> None:
         self._context = context
+        self._orders = orders
         self._streams = {stream.topic: stream for stream in streams}
         self._on_failure = on_failure
         self._crash = crash
@@ -203,7 +206,8 @@ class Ownership:
     def _own(self, tp: TP, start: _Start, producer: PartitionProducer) -> None:
         owner = PartitionOwner(
             self._context,
-            self._streams[tp.topic],
+            self._orders,
+            tp.topic,
             tp.partition,
             claim=self._claims,
             position=start.position,
@@ -294,7 +298,7 @@ class Ownership:
         finally:
             self._pending.discard(owner)
 
-    def failed(self, owner: Owner, error: Exception) -> None:
+    def failed(self, owner: Owner | Obedient, error: Exception) -> None:
         """An owner could not do what it was told beside its batches: its claim is over."""
         for tp, known in self._owners.items():
             if known is owner:

@@ -60,7 +60,6 @@ class RekeyCursor:
         self.progress = RekeyProgress()
         self._context = context
         self._stream = stream
-        self._views = [planned.view for planned in stream.plans]
         self._consumer = consumer
         self._tp = tp
         self._group = context.names.rekey_group(stream.name)
@@ -242,7 +241,7 @@ class RekeyCursor:
         marker = False
         if routed.newest_ms is not None and watermark_ms is not None:
             marker = before.silent or closes_something(
-                self._views, before.watermark_ms, watermark_ms
+                self._stream.views, before.watermark_ms, watermark_ms
             )
             progress = replace(progress, watermark_ms=watermark_ms, silent=False)
         outgoing = await self._context.run(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from streams.definitions.plan import Plan, plan
+from streams.definitions.plan import Plan, View, plan_versions
 from streams.definitions.topics import SourceTopic, stream_partitions
 from streams.errors import RewindowError
 from streams.schema.encode import VectorEncoder
@@ -23,18 +23,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetOutput:
-    """Where a set's vectors go, and how they are written."""
+    """Where a version's vectors go, and how they are written."""
 
     topic: str
     version: str
     digest: str
-    epoch: int
     encoder: VectorEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A published version of a set on its stream."""
+
+    plan: Plan
+    output: SetOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """A stream and the sets that read it; `source_partitions` is 0 where it is not rekeyed."""
+    """A stream and the sets that read it; `source_partitions` is 0 where it is not rekeyed.
+
+    `sets` maps a set to its versions, by name and in order of publication. Versions are added
+    to it as they are published, see `StreamBook`.
+    """
 
     name: str
     topic: str
@@ -43,40 +54,98 @@ class Stream:
     published: PublishedSource
     fields: Mapping[str, pl.DataType]
     entity: Mapping[str, pl.DataType]
-    plans: tuple[Plan, ...]
-    outputs: Mapping[str, SetOutput]
+    sets: dict[str, Mapping[str, Version]]
 
     @property
     def rekeyed(self) -> bool:
         return self.source_partitions > 0
 
+    @property
+    def views(self) -> list[View]:
+        """The views of all versions."""
+        return [one.plan.view for versions in self.sets.values() for one in versions.values()]
 
-def streams_of(
-    settings: Settings, definitions: Definitions, topics: Mapping[str, SourceTopic]
-) -> list[Stream]:
-    """The streams of all serving versions; `topics` are the sources' topics by name.
+    def version(self, feature_set: str, version: str) -> Version:
+        """Raises `LookupError` for one that is not published, as far as is known here."""
+        try:
+            return self.sets[feature_set][version]
+        except KeyError:
+            raise LookupError(f"{feature_set}@{version} is not published") from None
 
-    Raises `RewindowError` if a source's topic does not exist.
+    def first(self, feature_set: str) -> str:
+        """The version of a set that was published first."""
+        return next(iter(self.sets[feature_set]))
+
+
+class StreamBook:
+    """The streams of an app, as they were published when the worker started.
+
+    New versions of sets that have a stream here are added as they are published; new sets wait
+    for a start.
     """
-    found: dict[str, list[tuple[PublishedSource, PublishedSet, Plan]]] = {}
+
+    def __init__(
+        self, settings: Settings, definitions: Definitions, topics: Mapping[str, SourceTopic]
+    ) -> None:
+        """`topics` are the sources' topics by name. Raises `RewindowError` if one is missing."""
+        self._settings = settings
+        self.definitions_offset = definitions.next_offset
+        versions = _versions(settings, definitions)
+        by_stream: dict[str, list[str]] = {}
+        for name in versions:
+            stream = next(iter(versions[name].values())).plan.stream
+            by_stream.setdefault(stream, []).append(name)
+        made = (
+            _stream(settings, name, definitions, {one: versions[one] for one in sets}, topics)
+            for name, sets in by_stream.items()
+        )
+        self._streams = {stream.topic: stream for stream in made}
+
+    @property
+    def streams(self) -> list[Stream]:
+        return list(self._streams.values())
+
+    def stream(self, topic: str) -> Stream:
+        """The stream as it is now; who keeps it sees new versions, and its fields as they were."""
+        return self._streams[topic]
+
+    def take(self, definitions: Definitions) -> None:
+        """Add what has been published since."""
+        known = _versions(self._settings, definitions)
+        for topic, stream in self._streams.items():
+            stream.sets.update({name: known[name] for name in stream.sets})
+            published = definitions.sources[stream.published.source.name]
+            self._streams[topic] = replace(
+                stream, published=published, fields=field_types(published.schema)
+            )
+        self.definitions_offset = max(self.definitions_offset, definitions.next_offset)
+
+
+def _versions(settings: Settings, definitions: Definitions) -> dict[str, Mapping[str, Version]]:
+    """All published versions by set, in order of publication."""
+    found: dict[str, Mapping[str, Version]] = {}
     for name in sorted(definitions.sets):
-        serving = definitions.serving(name)
-        if serving is None:
-            continue
-        published = definitions.sources[serving.feature_set.source]
-        fields = field_types(published.schema)
-        planned = plan(serving.feature_set, published.source, fields)
-        found.setdefault(planned.stream, []).append((published, serving, planned))
-    return [_stream(settings, name, rows, topics) for name, rows in found.items()]
+        versions = definitions.sets[name]
+        source = definitions.sources[versions[0].feature_set.source]
+        plans = plan_versions(
+            [one.feature_set for one in versions], source.source, field_types(source.schema)
+        )
+        found[name] = {
+            one.feature_set.version: Version(plan=made, output=_output(settings, one, made))
+            for one, made in zip(versions, plans, strict=True)
+        }
+    return found
 
 
 def _stream(
     settings: Settings,
     name: str,
-    rows: list[tuple[PublishedSource, PublishedSet, Plan]],
+    definitions: Definitions,
+    sets: dict[str, Mapping[str, Version]],
     topics: Mapping[str, SourceTopic],
 ) -> Stream:
-    published, _, first = rows[0]
+    first = next(version.plan for versions in sets.values() for version in versions.values())
+    published = definitions.sources[first.source.name]
     source = published.source
     topic = topics.get(source.topic)
     if topic is None:
@@ -93,11 +162,7 @@ def _stream(
         published=published,
         fields=field_types(published.schema),
         entity=first.view.entity,
-        plans=tuple(planned for _, _, planned in rows),
-        outputs={
-            planned.view.feature_set: _output(settings, serving, planned)
-            for _, serving, planned in rows
-        },
+        sets=sets,
     )
 
 
@@ -115,6 +180,5 @@ def _output(settings: Settings, serving: PublishedSet, planned: Plan) -> SetOutp
         topic=topic,
         version=view.version,
         digest=serving.digest,
-        epoch=0,
         encoder=VectorEncoder(schemas, serving.key_schema_id, serving.value_schema_id),
     )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,16 +21,21 @@ from streams.definitions.topics import SourceTopic, app_topics
 from streams.errors import RewindowError
 from streams.kafka import Admin, aiokafka_config, ensure_topics
 from streams.runtime.context import Context, Limits
+from streams.runtime.control.coordination import Parts
+from streams.runtime.control.routes import Routes
+from streams.runtime.control.schemas import register_schemas
+from streams.runtime.control.service import CoordinatorService
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
 from streams.runtime.offsets import Offsets
+from streams.runtime.orders import Orders
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.ownership import Ownership
 from streams.runtime.rekey import RekeyStage
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
-from streams.runtime.streams import Stream, streams_of
+from streams.runtime.streams import SetOutput, Stream, StreamBook
 from streams.runtime.transport import Consumer
 from streams.schema.registry import Registry
 from streams.state.bundle import Resources
@@ -90,7 +96,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
 
-    async def run(self, *, on_ready: Callable[[list[Stream]], None] | None = None) -> None:
+    async def run(self, *, on_ready: Callable[[list[SetOutput]], None] | None = None) -> None:
         """Work until `stop`, SIGINT or SIGTERM.
 
         Raises `RewindowError` for what the operator has to mend.
@@ -114,27 +120,49 @@ class Worker:
     # -- building -----------------------------------------------------------------------------
 
     async def _run(
-        self, instance: Instance, on_ready: Callable[[list[Stream]], None] | None
+        self, instance: Instance, on_ready: Callable[[list[SetOutput]], None] | None
     ) -> None:
         definitions, topics = await asyncio.to_thread(self._read_published)
-        streams = streams_of(self._settings, definitions, topics)
+        book = StreamBook(self._settings, definitions, topics)
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data")
         registry = Registry.from_settings(self._settings.registry_options())
         try:
             # Later it is waited for; a wrong address is better told at once.
             await asyncio.to_thread(registry.ping)
             context = self._context(instance, definitions, pool, registry)
-            ownership = Ownership(context, streams, on_failure=self.fail, crash=self._crash)
-            app = self._app(context, ownership, streams)
-            if on_ready is not None:
-                on_ready(streams)
-            await self._serve(app, context, ownership, streams)
+            async with self._control(context, registry, book) as (orders, coordinator):
+                streams = book.streams
+                ownership = Ownership(
+                    context, orders, streams, on_failure=self.fail, crash=self._crash
+                )
+                orders.connect(lambda: [owner for _, owner in ownership.all()], ownership.failed)
+                app = self._app(context, ownership, streams)
+                if on_ready is not None:
+                    on_ready(_outputs(streams, orders))
+                await self._serve(app, context, ownership, streams, coordinator)
         finally:
             registry.close()
             # Threads end before what they work on does.
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
         if self._failure is not None:
             raise self._failure
+
+    @asynccontextmanager
+    async def _control(
+        self, context: Context, registry: Registry, book: StreamBook
+    ) -> AsyncIterator[tuple[Orders, CoordinatorService]]:
+        """What is decided, followed; and a coordinator that is not started."""
+        ids = await asyncio.to_thread(register_schemas, context.names, registry)
+        routes = Routes(context, ids, on_failure=self.fail)
+        orders = Orders(self._settings, book, routes, ids, on_failure=self.fail)
+        parts = Parts(context=context, registry=registry, ids=ids, crash=self._crash)
+        try:
+            await routes.start()
+            await orders.start()
+            yield orders, CoordinatorService(parts, on_failure=self.fail)
+        finally:
+            await orders.stop()
+            await routes.stop()
 
     def _read_published(self) -> tuple[Definitions, dict[str, SourceTopic]]:
         settings = self._settings
@@ -229,7 +257,12 @@ class Worker:
     # -- running ------------------------------------------------------------------------------
 
     async def _serve(
-        self, app: App, context: Context, ownership: Ownership, streams: list[Stream]
+        self,
+        app: App,
+        context: Context,
+        ownership: Ownership,
+        streams: list[Stream],
+        coordinator: CoordinatorService,
     ) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -240,7 +273,7 @@ class Worker:
 
         ownership.connect(reclaim)
         app.finalize()
-        beside = self._beside(app, context, ownership, streams)
+        beside = [*self._beside(app, context, ownership, streams), coordinator]
         watch = asyncio.create_task(self._watch(app, ownership, beside))
         try:
             await app.maybe_start()
@@ -334,6 +367,17 @@ async def _see_end(consumer: Consumer, tp: TP, owner: PartitionOwner) -> None:
         fetched = await consumer.fetch_position(tp, owner.position)
         if fetched is not None and fetched >= owner.stats.end:
             owner.stats.end = owner.position
+
+
+def _outputs(streams: list[Stream], orders: Orders) -> list[SetOutput]:
+    """Where the vectors of the serving versions go."""
+    found = []
+    for stream in streams:
+        for name in stream.sets:
+            route = orders.route(name)
+            serving = stream.first(name) if route is None else route.serving
+            found.append(stream.version(name, serving).output)
+    return found
 
 
 def _on_revoked(ownership: Ownership) -> Callable[..., Any]:

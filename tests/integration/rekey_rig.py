@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from streams.clock import SystemClock
 from streams.config import Settings, load_settings
@@ -23,7 +23,7 @@ from streams.runtime.offsets import Offsets
 from streams.runtime.rekey import RekeyStage
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
-from streams.runtime.streams import Stream
+from streams.runtime.streams import Stream, Version
 from streams.schema.registry import Registry
 from streams.schema.types import field_types
 from streams.state.bundle import Resources
@@ -119,8 +119,7 @@ class Rig:
             ),
             fields=fields,
             entity=planned.view.entity,
-            plans=(planned,),
-            outputs={},
+            sets={"drivers": {"1.0.0": Version(plan=planned, output=cast("Any", None))}},
         )
         self.group = names.rekey_group(self.stream.name)
 

@@ -132,7 +132,7 @@ def test_a_source_and_a_set_are_published_and_read_back(
     definitions = read_definitions(project.settings())
     source = definitions.sources["flights"]
     assert source.schema["name"] == "flight"
-    serving = definitions.serving(project.set_name)
+    serving = definitions.first(project.set_name)
     assert serving is not None
     assert serving.digest == outcomes[1].digest
     topic = f"features.{project.set_name}"
@@ -177,14 +177,14 @@ def test_other_content_under_a_published_version_is_refused(project: Project) ->
         project.publish(project.feature_set(every="5m"))
 
 
-def test_a_later_version_is_stored_and_does_not_serve(project: Project) -> None:
+def test_a_later_version_waits_to_be_activated(project: Project) -> None:
     project.publish(project.source(), project.feature_set())
     later = project.feature_set("n: {count: '*', window: 2h}", version="1.1.0")
     (_, outcome) = project.publish(later)
     assert outcome.change is Change.PUBLISHED
     assert not outcome.serves
-    assert "nothing runs it yet" in outcome.notes[0]
-    serving = read_definitions(project.settings()).serving(project.set_name)
+    assert f"rewindow activate {project.set_name}@1.1.0" in outcome.notes[0]
+    serving = read_definitions(project.settings()).first(project.set_name)
     assert serving is not None
     assert serving.feature_set.version == "1.0.0"
 
@@ -194,7 +194,7 @@ def test_a_description_may_change_and_the_first_version_still_serves(project: Pr
     project.publish(project.feature_set(version="1.1.0"))
     assert project.changes(project.feature_set(description="more"))[-1] is Change.UPDATED
     definitions = read_definitions(project.settings())
-    serving = definitions.serving(project.set_name)
+    serving = definitions.first(project.set_name)
     assert serving is not None
     assert (serving.feature_set.version, serving.feature_set.description) == ("1.0.0", "more")
 
@@ -269,7 +269,7 @@ def test_of_two_publishers_the_one_that_was_overtaken_writes_nothing(
     monkeypatch.setattr(Registry, "schema", interrupted)
     with pytest.raises(RefusedError, match="another publish of this app ran at the same time"):
         project.publish(slow)
-    serving = read_definitions(project.settings()).serving(project.set_name)
+    serving = read_definitions(project.settings()).first(project.set_name)
     assert serving is not None
     assert serving.feature_set.every_ms == 600_000
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.datapath.batch import Marker
-from streams.runtime import recovery, verdicts
+from streams.runtime import replay, verdicts
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click
 from tests.unit.runtime.world import World, marker
@@ -45,7 +45,7 @@ def rekeyed_logs(draw: st.DrawFn) -> tuple[int, Log]:
 async def _run(world: World, cuts: st.DataObject | None) -> None:
     """Read the rest of the log in batches, with crashes in between."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "read_log", world.read_log)
+        patch.setattr(replay, "read_log", world.read_log)
         patch.setattr(verdicts, "read_log", world.read_log)
         await world.claim()
         while left := len(world.log) - world.position:

@@ -218,6 +218,8 @@ class Coordination:
     async def _answer(self, raw: RawRequest) -> None:
         content = raw.content
         deadline_ms = content.deadline_ms if isinstance(content, Request) else None
+        if isinstance(content, Request) and not self._knows(content):
+            await self._read_published()  # it may have been published a moment ago
         while True:
             coordinator = self._at_work()
             target, published = coordinator.target(raw), self._published
@@ -230,6 +232,15 @@ class Coordination:
                 now_ms = self._context.clock.now_ms()
                 await self._write(coordinator, coordinator.on_request(raw, outside, now_ms))
                 return
+
+    def _knows(self, request: Request) -> bool:
+        """Whether what the request names is published, as far as was read."""
+        if self._published is None:
+            return False
+        definitions, name = self._published.definitions, request.feature_set
+        if request.target is None:
+            return name in definitions.sets
+        return definitions.version(name, request.target) is not None
 
     async def _take_acks(self) -> None:
         assert self._tail is not None

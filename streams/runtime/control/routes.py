@@ -69,6 +69,17 @@ class Routes:
         """What is decided about a set; None: nothing yet, its first version serves."""
         return self.state.sets.get(feature_set)
 
+    def serving_at(self, feature_set: str, epoch: int) -> str | None:
+        """The version that serves by an epoch; None if nothing was decided with that number."""
+        for record in reversed(self._records):
+            body = record.body
+            if isinstance(body, SetRecord) and (body.feature_set, body.epoch) == (
+                feature_set,
+                epoch,
+            ):
+                return body.serving
+        return None
+
     async def reach(self, offset: int) -> None:
         """Wait until all below `offset` is applied.
 

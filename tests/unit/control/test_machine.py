@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from streams.control.machine import FINAL, MEANING, TABLE, Event, mermaid
 from streams.control.records import AuditEvent, ReplyState, State
 
@@ -83,3 +85,8 @@ def test_the_diagram_shows_every_change() -> None:
     failed --> [*]
 """
     )
+
+
+def test_the_documentation_shows_this_table() -> None:
+    page = Path(__file__).parents[3] / "docs" / "control-path.md"
+    assert f"```mermaid\n{mermaid()}```" in page.read_text(encoding="utf-8")

@@ -127,7 +127,7 @@ def test_a_rewritten_record_keeps_its_place_in_the_order() -> None:
     published = after(decided(NOTHING, SOURCE, FIRST, SECOND))
     first, second = published.sets["departures"]
     again = collect([second, replace(first, offset=9)])
-    assert again.serving("departures") == replace(first, offset=9)
+    assert again.first("departures") == replace(first, offset=9)
 
 
 def test_a_later_version_does_not_serve() -> None:
@@ -139,7 +139,7 @@ def test_a_later_version_does_not_serve() -> None:
 def test_of_two_versions_published_together_the_first_in_the_files_serves() -> None:
     decision = decided(NOTHING, SOURCE, SECOND, FIRST)
     assert [one.serves for one in decision.sets] == [True, False]
-    serving = after(decision).serving("departures")
+    serving = after(decision).first("departures")
     assert serving is not None
     assert serving.feature_set.version == "1.1.0"
 

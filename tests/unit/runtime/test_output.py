@@ -16,7 +16,7 @@ from streams.definitions.store import PublishedSource
 from streams.names import AS_OF, KIND_FIELD, Names
 from streams.runtime.output import outgoing
 from streams.runtime.producer import Outgoing
-from streams.runtime.streams import SetOutput, Stream
+from streams.runtime.streams import SetOutput, Stream, Version
 from streams.schema.encode import VectorEncoder
 from streams.schema.output import output_schemas
 from streams.state.rows import ENTITY
@@ -42,7 +42,6 @@ def stream(*, entity: tuple[str, ...] = ("who",), source_partitions: int = 0) ->
         topic=TOPIC,
         version="1.0.0",
         digest="d1",
-        epoch=4,
         encoder=VectorEncoder(schemas, 8, 9),
     )
     return Stream(
@@ -53,13 +52,16 @@ def stream(*, entity: tuple[str, ...] = ("who",), source_partitions: int = 0) ->
         published=PublishedSource(source=source(), schema=schema(), schema_id=1, order=0),
         fields=FIELDS,
         entity=made.view.entity,
-        plans=(made,),
-        outputs={"clicks_by_who": output},
+        sets={"clicks_by_who": {"1.0.0": Version(plan=made, output=output)}},
     )
 
 
+SERVING = {"clicks_by_who": "1.0.0"}
+
+
 def step(**given: Any) -> Step:
-    return Step(position=10, progress=Progress(), **given)
+    progress = Progress(epochs={"clicks_by_who": 4})
+    return Step(position=10, progress=progress, **given)
 
 
 def vectors(*rows: tuple[str, int, str, int]) -> pl.DataFrame:
@@ -78,7 +80,7 @@ def texts(one: Outgoing, at: int) -> dict[str, str]:
 
 def test_vectors_go_to_their_streams_partition_with_headers_that_repeat_the_kind() -> None:
     frame = vectors(("ann", 10, "final", 3), ("bob", 10, "empty", 0))
-    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), stream(), 1, NAMES, {})
+    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), stream(), 1, NAMES, {}, SERVING)
     assert (found.topic, found.partition) == (TOPIC, 1)
     assert [key and key[:5] for key in found.keys] == [b"\x00\x00\x00\x00\x08"] * 2
     assert [value and value[:5] for value in found.values] == [b"\x00\x00\x00\x00\x09"] * 2
@@ -95,7 +97,7 @@ def test_vectors_go_to_their_streams_partition_with_headers_that_repeat_the_kind
 def test_an_entity_of_several_fields_is_taken_apart() -> None:
     of = stream(entity=("who", "x"))
     frame = vectors(("a\\\\b" + SEPARATOR + "7", 10, "final", 3))
-    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), of, 0, NAMES, {})
+    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), of, 0, NAMES, {}, SERVING)
     fields = [{"name": "who", "type": "string"}, {"name": "x", "type": "long"}]
     shape = {"type": "record", "name": "key", "fields": fields}
     assert read(found.keys[0], shape) == {"who": "a\\b", "x": 7}
@@ -113,6 +115,7 @@ def test_late_and_dead_records_are_copied_whole_with_where_they_came_from() -> N
         1,
         NAMES,
         {4: late, 7: dead},
+        SERVING,
     )
     assert [(one.topic, one.partition) for one in found] == [("app.late", 0), ("app.dlq", 0)]
     assert (found[0].keys, found[0].values) == ([b"k"], [b"v"])
@@ -140,6 +143,7 @@ def test_what_a_rekeyed_stream_sets_aside_is_as_its_producer_wrote_it() -> None:
         1,
         NAMES,
         {4: late},
+        SERVING,
     )
     assert (found.keys, found.values) == ([b"own"], [b"v"])
     given = texts(found, 0)
@@ -149,4 +153,4 @@ def test_what_a_rekeyed_stream_sets_aside_is_as_its_producer_wrote_it() -> None:
 
 
 def test_a_step_with_nothing_to_say_sends_nothing() -> None:
-    assert outgoing(step(), stream(), 0, NAMES, {}) == []
+    assert outgoing(step(), stream(), 0, NAMES, {}, SERVING) == []

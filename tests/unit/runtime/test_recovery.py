@@ -12,7 +12,7 @@ import pytest
 
 from streams.datapath.batch import Marker
 from streams.definitions.model import Function
-from streams.runtime import recovery, verdicts
+from streams.runtime import replay, verdicts
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click
 from tests.unit.runtime.world import MAX_AHEAD_MS, A, World, marker
@@ -27,7 +27,7 @@ B = feature_set(feature("s", Function.SUM, "x"), name="b")
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     def made(**given: Any) -> World:
         world = World(tmp_path, **given)
-        monkeypatch.setattr(recovery, "read_log", world.read_log)
+        monkeypatch.setattr(replay, "read_log", world.read_log)
         monkeypatch.setattr(verdicts, "read_log", world.read_log)
         return world
 

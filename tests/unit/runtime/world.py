@@ -17,6 +17,7 @@ from streams.names import Names
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.recovery import Recovery
+from streams.runtime.roster import Roster
 from streams.schema.decode import BadRecord
 from streams.state.bundle import Resources
 from tests.small import feature_set, source
@@ -75,6 +76,7 @@ class World:
             cast("Any", self),
             cast("Any", self._stream()),
             0,
+            roster=Roster(serving={one.name: one.version for one in self.sets}, following=()),
             position=self.position,
             progress=self.progress,
             fresh=not self.committed,
@@ -91,7 +93,7 @@ class World:
         if self.recovery is not None and self.pipeline is not None:
             if flush:
                 self.pipeline.flush()
-            self.recovery.close()
+            self.recovery.replay.close()
             self.recovery = self.pipeline = None
 
     async def take(self, *items: Click | Marker) -> None:
@@ -106,7 +108,7 @@ class World:
         first = self.position
         records = self._records(range(first, first + count))
         made = await self._read(records, first)
-        for part in self.recovery.floors.parts(records, made, self.pipeline):
+        for part in self.recovery.replay.floors.parts(records, made, self.pipeline):
             self._commit(self.pipeline.steps(part))
 
     def _commit(self, steps: Any) -> None:
@@ -165,7 +167,9 @@ class World:
             source_partitions=self.sources,
             rekeyed=self.sources > 0,
             published=SimpleNamespace(source=source(max_ahead_ms=MAX_AHEAD_MS)),
-            plans=tuple(planned(one) for one in self.sets),
+            version=lambda name, _: SimpleNamespace(
+                plan=next(planned(one) for one in self.sets if one.name == name)
+            ),
         )
 
     # -- what is read ---------------------------------------------------------------------------
