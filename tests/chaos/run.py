@@ -1,9 +1,12 @@
 """Kills a worker with -9 under load, restarts it, and judges all that came out.
 
     python -m tests.chaos.run --kills 20 --seed 7 --json
+    python -m tests.chaos.run --rollbacks 30 --kills 15 --seed 11 --json
 
-The seed gives the load and the plan of kills. Exits with 0 if nothing is lost, duplicated or
-wrong and every place in the plan had its kill, with 1 otherwise.
+The seed gives the load, the plan of kills and the requests. With `--rollbacks` so many requests
+are sent meanwhile, to activate versions and to take them back. Exits with 0 if nothing is lost,
+duplicated or wrong, every place in the plan had its kill, and the audit chain is whole; with 1
+otherwise.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streams.clock import SystemClock
+from streams.control.audit import verify
+from streams.control.codec import decode_audit, decode_control
 from streams.devstack import Addresses, DevStack
 from streams.runtime.crashpoints import CRASH_VARIABLE
+from tests.chaos.operating import FINAL, Operating
 from tests.chaos.plan import PLACES, RANDOM, Kill, plan
 from tests.integration.kafka_tools import KafkaTools
 from tests.integration.load import Load
-from tests.integration.pipeline_check import PipelineCheck, Verdict, ends
+from tests.integration.pipeline_check import HOPPING, TUMBLING, PipelineCheck, Verdict, ends
 from tests.integration.worker_process import WorkerProcess, WorkerSpec
 
 if TYPE_CHECKING:
@@ -42,6 +48,17 @@ BURST = 400
 BURST_EVERY_S = 0.15
 PLACE_PATIENCE_S = 30.0
 RECOVERY_POLL_S = 0.1
+
+ACCEPTED = 0.8
+"""This share of the requests must be accepted, or the run shows little."""
+
+LATER = {
+    "1.1.0": TUMBLING.replace("1.0.0", "1.1.0") + '  n_90s: {{count: "*", window: 90s}}\n',
+    "2.0.0": TUMBLING.replace("1.0.0", "2.0.0")
+    .replace("every: 30s", "every: 1m")
+    .replace("30s}}", "1m}}"),
+}
+"""Later versions of the tumbling set: a longer window, and a coarser interval."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +79,11 @@ class Report:
     recovery_median_s: float | None = None
     recovery_max_s: float | None = None
     seconds: float = 0.0
+    requests: int = 0
+    accepted: int = 0
+    open_windows_at_cut: int = 0
+    vectors_by_version: dict[str, int] = field(default_factory=dict)
+    audit_records: int = 0
     problems: list[str] = field(default_factory=list)
 
     def take(self, verdict: Verdict) -> None:
@@ -69,6 +91,8 @@ class Report:
         self.late, self.dead_letters = verdict.late, verdict.dead_letters
         self.lost, self.duplicated = verdict.lost, verdict.duplicated
         self.wrong = verdict.wrong
+        self.open_windows_at_cut = verdict.open_windows_at_cut
+        self.vectors_by_version = dict(sorted(verdict.by_version.items()))
         self.problems += verdict.first
 
 
@@ -104,7 +128,9 @@ class Producing(threading.Thread):
 class Chaos:
     """One run against one Kafka."""
 
-    def __init__(self, addresses: Addresses, directory: Path, kills: int, seed: int) -> None:
+    def __init__(
+        self, addresses: Addresses, directory: Path, kills: int, seed: int, rollbacks: int
+    ) -> None:
         self._clock = SystemClock()
         self._directory = directory
         self._plan = plan(kills, seed)
@@ -116,11 +142,13 @@ class Chaos:
             app=self._check.app, addresses=addresses, state_dir=directory / "state"
         )
         self._recoveries_s: list[float] = []
+        self._rollbacks = rollbacks
         self.report = Report(seed=seed)
 
     def run(self) -> Report:
         started_s = self._clock.monotonic_s()
         schema_id = self._check.prepare()
+        operating = self._operate()
         events = EVENTS_PER_KILL * len(self._plan) + LAST_EVENTS
         load = Load(seed=self._seed, events=events, schema_id=schema_id)
         producing = Producing(self._kafka, self._check.topic, load)
@@ -130,10 +158,12 @@ class Chaos:
             place = self._life(kill)
             done[place] += 1
             say(f"{number}/{len(self._plan)}: killed, {place.replace('_', ' ')}")
-        self._last_life(producing, load)
+        self._last_life(producing, load, operating)
         say("comparing with the reference model")
         report = self.report
-        report.take(self._check.verdict())
+        report.take(self._check.verdict(operating.cuts if operating else ()))
+        if operating is not None:
+            self._judge_control(operating)
         report.kills = done.total()
         wanted = {kill.place for kill in self._plan} | set(PLACES) | {RANDOM}
         report.kills_by_place = {place: done[place] for place in sorted(wanted)}
@@ -142,6 +172,47 @@ class Chaos:
             report.recovery_max_s = round(max(self._recoveries_s), 2)
         report.seconds = round(self._clock.monotonic_s() - started_s, 1)
         return report
+
+    def _operate(self) -> Operating | None:
+        """Publish later versions of the tumbling set, and begin to ask for them."""
+        if not self._rollbacks:
+            return None
+        self._check.publish(TUMBLING, HOPPING, *LATER.values())
+        names = self._check.settings.names
+        operating = Operating(
+            self._kafka,
+            requests_topic=names.rollback_topic,
+            replies_topic=names.replies_topic,
+            feature_set=f"{self._check.app}_tumbling",
+            versions=("1.0.0", *LATER),
+            requests=self._rollbacks,
+            seed=self._seed,
+        )
+        operating.start()
+        return operating
+
+    def _judge_control(self, operating: Operating) -> None:
+        """Each request has one outcome, and the audit chain is whole."""
+        report = self.report
+        report.requests, report.accepted = len(operating.asked), operating.accepted
+        for asked in operating.asked.values():
+            outcomes = {state for state in asked.states if state in FINAL}
+            if len(outcomes) != 1:
+                report.problems.append(f"{asked.request}: {asked.states}")
+        names = self._check.settings.names
+        control = [
+            decode_control(record.value)
+            for record in self._kafka.consume_all(names.control_topic)
+            if record.value is not None
+        ]
+        audit = [
+            decode_audit(record.value)
+            for record in self._kafka.consume_all(names.audit_topic)
+            if record.value is not None
+        ]
+        report.audit_records = len(audit)
+        findings = verify(audit, [record.stamp.audit for record in control])
+        report.problems += [f"audit: {finding}" for finding in findings]
 
     def _life(self, kill: Kill) -> str:
         """One worker from its start to its kill; where it was killed."""
@@ -171,12 +242,18 @@ class Chaos:
                 return
             worker.pause(RECOVERY_POLL_S)
 
-    def _last_life(self, producing: Producing, load: Load) -> None:
+    def _last_life(self, producing: Producing, load: Load, operating: Operating | None) -> None:
         """Let a worker do all that is left, and stop it cleanly."""
         goal = ends(_everything(load))
         with WorkerProcess(self._spec, self._directory / "logs") as worker:
             self.report.restarts += 1
             self._watch_recovery(worker, PLACE_PATIENCE_S)
+            if operating is not None:
+                worker.until(
+                    lambda: not operating.is_alive(), "done with all requests", seconds=600
+                )
+                if operating.error is not None:
+                    raise operating.error
             producing.finish()
             worker.until(lambda: self._check.has_reached(goal), "done with all events")
             code = worker.stop()
@@ -194,7 +271,13 @@ def failed(report: Report) -> bool:
     unseen = len(PLACES) <= report.kills and any(
         report.kills_by_place.get(place, 0) == 0 for place in PLACES
     )
-    return bool(report.lost or report.duplicated or report.wrong or report.problems or unseen)
+    unserved = report.requests > 0 and (
+        report.accepted < ACCEPTED * report.requests
+        or not report.open_windows_at_cut
+        or not all(report.vectors_by_version.values())
+    )
+    wrong = report.lost or report.duplicated or report.wrong
+    return bool(wrong or report.problems or unseen or unserved)
 
 
 @contextlib.contextmanager
@@ -216,6 +299,7 @@ def say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill a worker under load, and compare.")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--rollbacks", type=int, default=0, help="requests sent meanwhile")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument("--bootstrap-servers", default=os.environ.get("REWINDOW_BOOTSTRAP_SERVERS"))
@@ -227,7 +311,7 @@ def main() -> int:
         servers(given.bootstrap_servers, given.registry_url) as addresses,
         tempfile.TemporaryDirectory(prefix="rewindow-chaos-") as directory,
     ):
-        report = Chaos(addresses, Path(directory), given.kills, given.seed).run()
+        report = Chaos(addresses, Path(directory), given.kills, given.seed, given.rollbacks).run()
     shown = asdict(report)
     if given.json:
         print(json.dumps(shown))

@@ -24,10 +24,19 @@ from streams.schema.registry import Registry
 from tests.integration import load
 from tests.integration.kafka_tools import MAGIC, TIMEOUT_S, Incoming, KafkaTools
 from tests.integration.load import Load
-from tests.reference import Event, Mismatch, Reference, Row, Vector, VectorKey, compare
+from tests.reference import (
+    Event,
+    Mismatch,
+    Reference,
+    Row,
+    Switch,
+    Vector,
+    VectorKey,
+    compare,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from streams.definitions.model import FeatureSet
@@ -88,6 +97,9 @@ class Verdict:
     lost: int = 0
     duplicated: int = 0
     wrong: int = 0
+    open_windows_at_cut: int = 0
+    by_version: Counter[str] = field(default_factory=Counter)
+    """Vectors, by the version of their set that they are of; of all published ones."""
     first: list[str] = field(default_factory=list)
     """The first few things that are not as they must be."""
 
@@ -180,37 +192,49 @@ class PipelineCheck:
 
     # -- judging ------------------------------------------------------------------------------
 
-    def verdict(self) -> Verdict:
-        """Compare all that came out with what the source topic asks for."""
+    def verdict(self, switches: Sequence[Cut] = ()) -> Verdict:
+        """Compare all that came out with what the source topic asks for.
+
+        `switches` are those of the versions that serve, in order.
+        """
         definitions = read_definitions(self.settings)
-        sets = [serving.feature_set for serving in self._serving(definitions)]
+        sets = [one.feature_set for name in definitions.sets for one in definitions.sets[name]]
         names = self.settings.names
         topics = [self.topic, names.late_topic, names.dlq_topic]
-        topics += [names.features_topic(one.name) for one in sets]
+        topics += [names.features_topic(name) for name in definitions.sets]
         # Each read waits for the broker most of the time.
         with ThreadPoolExecutor(len(topics)) as pool:
             self._read = dict(zip(topics, pool.map(self.kafka.consume_all, topics), strict=True))
         log = self._read[self.topic]
-        expected = expect(sets, log)
+        expected = expect(sets, log, switches)
         found = Verdict(events=len(log))
-        rows = [row for one in sets for row in self._rows(one)]
+        versions = {(one.name, one.version): one for one in sets}
+        rows = [row for name in definitions.sets for row in self._rows(name, versions)]
         found.vectors = len(rows)
+        found.open_windows_at_cut = expected.open_windows_at_cut
+        found.by_version = self._by_version(sets)
         for mismatch in compare(expected.vectors, rows):
             found.blame(mismatch.what, _told(mismatch))
         found.late = self._judge_copies(found, self.settings.names.late_topic, expected.late)
         found.dead_letters = self._judge_copies(found, self.settings.names.dlq_topic, expected.dead)
         return found
 
-    def _serving(self, definitions: Any) -> list[Any]:
-        return [definitions.serving(name) for name in sorted(definitions.sets)]
+    def _by_version(self, sets: Iterable[FeatureSet]) -> Counter[str]:
+        counted: Counter[str] = Counter({f"{one.name}@{one.version}": 0 for one in sets})
+        for one in sets:
+            for record in self._read[self.settings.names.features_topic(one.name)]:
+                if record.headers["rewindow.version"].decode() == one.version:
+                    counted[f"{one.name}@{one.version}"] += 1
+        return counted
 
-    def _rows(self, feature_set: FeatureSet) -> Iterable[Row]:
-        topic = self.settings.names.features_topic(feature_set.name)
-        for record in self._read[topic]:
+    def _rows(self, name: str, versions: Mapping[tuple[str, str], FeatureSet]) -> Iterable[Row]:
+        """Vectors with the features of the version that they say they are of."""
+        for record in self._read[self.settings.names.features_topic(name)]:
             assert record.value is not None, "a vector without a value"
             value = self.kafka.decode(record.value)
+            feature_set = versions[name, value["rewindow_version"]]
             yield Row(
-                feature_set=feature_set.name,
+                feature_set=name,
                 entity=tuple(value[name] for name in feature_set.entity),
                 as_of_ms=(value["as_of"] - EPOCH) // timedelta(milliseconds=1),
                 kind=value["rewindow_kind"],
@@ -242,25 +266,45 @@ Copy = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """From these offsets of each partition on, this version of a set serves."""
+
+    feature_set: str
+    version: str
+    offsets: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedOutput:
     """Everything that a source topic asks for."""
 
     vectors: Mapping[VectorKey, Vector]
     late: frozenset[Copy]
     dead: frozenset[Copy]
+    open_windows_at_cut: int = 0
+    """As-of times of the versions that took over that had events and were not closed, over all
+    switches and partitions."""
 
 
-def expect(sets: Iterable[FeatureSet], log: Iterable[Incoming]) -> ExpectedOutput:
+def expect(
+    sets: Sequence[FeatureSet], log: Iterable[Incoming], switches: Sequence[Cut] = ()
+) -> ExpectedOutput:
     """What must come out for `log`, the whole of a keyed source topic.
 
-    Each partition is a stream of its own; a partition's records come in order.
+    Each partition is a stream of its own; a partition's records come in order. `sets` has all
+    versions, in order of publication.
     """
     references: dict[int, Reference] = {}
+    pending: dict[int, list[Cut]] = {}
     dead: set[Copy] = set()
+    open_windows = 0
     for record in log:
         reference = references.setdefault(
             record.partition, Reference(sets, load.FIELDS, max_ahead_ms=load.AHEAD_MS)
         )
+        waiting = pending.setdefault(record.partition, list(switches))
+        while waiting and waiting[0].offsets[record.partition] <= record.offset:
+            open_windows += _switch(reference, waiting.pop(0), sets)
         problem, fields = read(record.value)
         if problem is not None:
             dead.add((record.partition, record.offset, problem))
@@ -276,10 +320,30 @@ def expect(sets: Iterable[FeatureSet], log: Iterable[Incoming]) -> ExpectedOutpu
     late: set[Copy] = set()
     vectors: dict[VectorKey, Vector] = {}
     for partition, reference in references.items():
+        for cut in pending[partition]:
+            open_windows += _switch(reference, cut, sets)
         late.update((partition, offset, name) for name, offset in reference.late)
         dead.update((partition, offset, error) for offset, error in reference.dead)
         vectors |= reference.vectors
-    return ExpectedOutput(vectors=vectors, late=frozenset(late), dead=frozenset(dead))
+    return ExpectedOutput(
+        vectors=vectors,
+        late=frozenset(late),
+        dead=frozenset(dead),
+        open_windows_at_cut=open_windows,
+    )
+
+
+def _switch(reference: Reference, cut: Cut, sets: Iterable[FeatureSet]) -> int:
+    """Let a version take over; how many of its as-of times have events and are not closed."""
+    reference.feed(Switch(feature_set=cut.feature_set, version=cut.version))
+    closed_ms = reference.closed_through_ms[cut.feature_set]
+    highest_ms = reference.highest_event_time_ms
+    if closed_ms is None or highest_ms is None:
+        return 0
+    every_ms = next(
+        one.every_ms for one in sets if (one.name, one.version) == (cut.feature_set, cut.version)
+    )
+    return max(0, highest_ms // every_ms + 1 - closed_ms // every_ms)
 
 
 _SCHEMA = fastavro.parse_schema(
@@ -325,4 +389,4 @@ def _told(mismatch: Mismatch) -> str:
     return f"{mismatch.key} {mismatch.detail}"
 
 
-__all__ = ["HOPPING", "TUMBLING", "Load", "PipelineCheck", "Verdict", "ends", "expect"]
+__all__ = ["HOPPING", "TUMBLING", "Cut", "Load", "PipelineCheck", "Verdict", "ends", "expect"]
