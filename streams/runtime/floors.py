@@ -54,6 +54,10 @@ class Floors:
         wanted = self._wanted.get(bundle)
         return {_NOTE: json.dumps(sorted(wanted))} if wanted else {}
 
+    def waits(self, bundle: str) -> bool:
+        """Whether nothing has told yet from when on a bundle's panes are whole."""
+        return not self._rekeyed and bundle in self._wanted
+
     def take_over(self, other: Floors) -> None:
         """What bundles that come from elsewhere wait for."""
         self._wanted.update(other._wanted)

@@ -14,18 +14,17 @@ All of it is done with the owner's turn in hand, warming apart; only its last st
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streams.control import records
 from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.progress import Progress
-from streams.errors import RewindowError, UnreachableError
+from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.replay import Replay, Run
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
     from streams.runtime.roster import Decided, Name
     from streams.runtime.streams import Stream
 
+AWAY = (KafkaError, UnreachableError, TimeoutError)
 PAUSE_S = 1.0
-
-log = logging.getLogger(__name__)
 
 CommitSteps = Callable[[Iterator["Step"]], Awaitable[None]]
 CommitAcks = Callable[[Sequence["Ack"]], Awaitable[None]]
@@ -62,6 +60,7 @@ class Obedience:
         pipeline: Pipeline,
         replay: Replay,
         begin: int,
+        position: Callable[[], int],
         run: Run,
         commit_steps: CommitSteps,
         commit_acks: CommitAcks,
@@ -69,8 +68,8 @@ class Obedience:
         crash: CrashPoints,
     ) -> None:
         """`stream` gives the stream with what is published by now; `begin` is where bundles
-        begin that have nothing; `on_warm` is called when a version's bundles are near the
-        stream, and wants `obey` to be called, with the turn in hand."""
+        begin that have nothing; `position` gives what is committed. `on_warm` is called when a
+        version's bundles are near, and wants `obey` to be called, with the turn in hand."""
         self._context = context
         self._stream_now = stream
         self._partition = partition
@@ -78,6 +77,7 @@ class Obedience:
         self._pipeline = pipeline
         self._replay = replay
         self._begin = begin
+        self._position = position
         self._run = run
         self._commit_steps = commit_steps
         self._commit_acks = commit_acks
@@ -85,7 +85,9 @@ class Obedience:
         self._crash = crash
         self._seen = -1
         self._unready: dict[Name, LiveVersion] = {}
-        self._warming: dict[tuple[Name, int], _Warming] = {}
+        self._absent: dict[Name, LiveVersion] = {}
+        """Live versions that are not here, in the order in which they are warmed."""
+        self._warming: tuple[Name, int, _Warming] | None = None
 
     @property
     def _stream(self) -> Stream:
@@ -101,21 +103,27 @@ class Obedience:
     async def obey(self) -> None:
         """Do all that can be done now. Needs the turn, and a pipeline with nothing pending."""
         offset = self._decided.next_offset
-        if offset != self._seen:
+        news, first = offset != self._seen, self._seen < 0
+        if news:
+            await self._note_live()
+        joined = await self._join()
+        if news or joined:
             await self._switch(offset)
+            await self._leave()
+            if first:
+                await self._sweep()
+            self._warm_next()
+        if news:
             self._pipeline.heard(offset)
             self._seen = offset
-            await self._leave()
-            await self._note_unready()
-        await self._join()
         if self._unready:
             await self._say_ready()
 
     async def close(self) -> None:
         """Stop warming."""
-        for warming in self._warming.values():
-            await warming.stop()
-        self._warming = {}
+        if self._warming is not None:
+            await self._warming[2].stop()
+            self._warming = None
 
     # -- 1 ------------------------------------------------------------------------------------
 
@@ -123,6 +131,8 @@ class Obedience:
         for name in self._stream.sets:
             route = self._decided.route(name)
             if route is not None and route.epoch > self._pipeline.progress.epochs.get(name, 0):
+                if (name, route.serving) in self._absent:
+                    continue  # the fence waits until it is warm
                 steps = self._pipeline.switch(
                     name, route.serving, epoch=route.epoch, control_offset=offset
                 )
@@ -138,72 +148,101 @@ class Obedience:
             for one in live(self._stream, self._decided, name)
         }
         kept = set(self._pipeline.predecessors.items())
+        counted_on = {
+            bundle.digest
+            for name in self._absent
+            for bundle in self._stream.version(*name).plan.bundles
+        }
         for one in self._pipeline.followers:
             name = one.view.feature_set
             if self._decided.route(name) is None or one.name in wanted | kept:
                 continue
+            if not counted_on.isdisjoint(state.bundle.digest for state in one.bundles):
+                continue
             gone = self._pipeline.leave(*one.name)
             await self._run(partial(self._replay.drop, gone))
 
+    async def _sweep(self) -> None:
+        """What earlier claims left on disk."""
+        names = list(self._stream.sets)
+        if any(self._decided.route(name) is None for name in names):
+            return
+        needed = {
+            bundle.digest
+            for name in names
+            for one in live(self._stream, self._decided, name)
+            for bundle in self._stream.version(name, one.version).plan.bundles
+        }
+        await self._run(partial(self._replay.sweep, needed))
+
     # -- 2 ------------------------------------------------------------------------------------
 
-    async def _note_unready(self) -> None:
-        """Which versions nobody knows to be ready, and warm those that are not here."""
+    async def _note_live(self) -> None:
+        """Which live versions are not here, and which nobody knows to be ready."""
         here = self._here
-        self._unready = {
+        wanted = {
             (name, one.version): one
             for name in self._stream.sets
             for one in live(self._stream, self._decided, name)
-            if not one.ready
         }
-        wanted = {(name, one.generation) for name, one in self._unready.items()}
-        for attempt in self._warming.keys() - wanted:
-            await self._warming.pop(attempt).stop()
-        for name, one in self._unready.items():
-            attempt = (name, one.generation)
-            if name not in here and attempt not in self._warming:
-                self._warming[attempt] = self._warm(name)
+        self._unready = {name: one for name, one in wanted.items() if not one.ready}
+        self._absent = {name: one for name, one in wanted.items() if name not in here}
+        if self._warming is not None:
+            name, generation, warming = self._warming
+            if name not in self._absent or self._absent[name].generation != generation:
+                await warming.stop()
+                self._warming = None
 
-    def _warm(self, name: Name) -> _Warming:
-        return _Warming(
+    def _warm_next(self) -> None:
+        """One at a time: versions may lack the same bundle."""
+        if self._warming is not None or not self._absent:
+            return
+        name, one = next(iter(self._absent.items()))
+        warming = _Warming(
             self._context,
             self._stream,
             self._partition,
             name,
             known=self._replay.states,
             begin=self._begin,
-            position=lambda: self._pipeline.position,
+            position=self._position,
             on_done=self._on_warm,
             crash=self._crash,
         )
+        self._warming = (name, one.generation, warming)
 
-    async def _join(self) -> None:
-        for attempt, warming in list(self._warming.items()):
-            if not warming.done:
-                continue
-            del self._warming[attempt]
-            (feature_set, version), generation = attempt
-            try:
-                await warming.finish(self._pipeline.position)
-            except UnreachableError:
-                await warming.stop()
-                raise
-            except RewindowError as error:
-                await warming.stop()
-                del self._unready[feature_set, version]
-                failed = records.Failed(
-                    feature_set=feature_set,
-                    version=version,
-                    generation=generation,
-                    stream=self._stream.name,
-                    partition=self._partition,
-                    reason=str(error),
-                )
-                await self._commit_acks([failed])
-                continue
-            self._replay.take_over(warming.replay)
-            plan = self._stream.version(feature_set, version).plan
-            self._pipeline.follow(LiveView.of(plan, self._replay.states, self._stream.fields))
+    async def _join(self) -> bool:
+        """Whether a version has come to its end, here or in failure."""
+        if self._warming is None or not self._warming[2].done:
+            return False
+        (feature_set, version), generation, warming = self._warming
+        try:
+            await warming.finish(self._pipeline.position)
+        except AWAY:
+            warming.go_on()
+            return False
+        except RewindowError as error:
+            failed = records.Failed(
+                feature_set=feature_set,
+                version=version,
+                generation=generation,
+                stream=self._stream.name,
+                partition=self._partition,
+                reason=str(error),
+            )
+            await warming.stop()
+            self._warming = None
+            self._absent.pop((feature_set, version), None)
+            self._unready.pop((feature_set, version), None)
+            await self._commit_acks([failed])
+            return True
+        self._replay.take_over(warming.replay)
+        self._warming = None
+        self._absent.pop((feature_set, version), None)
+        plan = self._stream.version(feature_set, version).plan
+        self._pipeline.follow(LiveView.of(plan, self._replay.states, self._stream.fields))
+        self._replay.floors.settle(self._pipeline)
+        return True
 
     async def _say_ready(self) -> None:
         here = self._here
@@ -228,7 +267,11 @@ class Obedience:
     def _is_whole(self, one: LiveView) -> bool:
         """Whether no as-of time would be left out if the version took over now."""
         closed = self._pipeline.progress.closed.get(one.view.feature_set)
-        if closed is None or one.floor_ms is None:
+        if closed is None:
+            return True
+        if any(self._replay.floors.waits(state.bundle.digest) for state in one.bundles):
+            return False
+        if one.floor_ms is None:
             return True
         every = one.view.every_ms
         first = floor_to(closed.through_ms, every) + every
@@ -265,32 +308,51 @@ class _Warming:
         self._on_done = on_done
         self._pipeline: Pipeline | None = None
         self._error: BaseException | None = None
-        self._task = asyncio.create_task(self._warm(), name=f"warm {name}")
+        self._context = context
+        self._at = (stream.topic, partition)
+        self._name = name
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begin, or begin again where something was away."""
+        self.done, self._error = False, None
+        self._task = asyncio.create_task(self._warm(), name=f"warm {self._name}")
 
     async def _warm(self) -> None:
         try:
             if self._missing:
-                await self._run(lambda: self.replay.open(self._missing, self._begin))
-                self._pipeline = self._feeding()
-                # What comes in while the first part is read is less, and is read again.
-                await self._bring(self._pipeline)
-                await self._bring(self._pipeline)
+                while not await self._near():
+                    await asyncio.sleep(PAUSE_S)
         except Exception as error:
             self._error = error
         finally:
             self.done = True
         self._on_done()
 
-    async def _bring(self, pipeline: Pipeline) -> None:
-        """Feed up to where the owner is by now; Kafka is waited for."""
-        while True:
-            try:
-                await self.replay.bring(pipeline, self._position())
-            except (UnreachableError, KafkaError, TimeoutError) as error:
-                log.warning("warming %s again after %r", self._task.get_name(), error)
-                await asyncio.sleep(PAUSE_S)
-            else:
-                return
+    async def _near(self) -> bool:
+        """Bring the bundles near the stream; False if something was away."""
+        try:
+            if self._pipeline is None:
+                await self._open()
+                self._pipeline = self._feeding()
+            # What comes in while the first part is read is less, and is read again.
+            for _ in range(2):
+                await self.replay.bring(self._pipeline, self._position())
+        except OffsetOutOfRangeError as error:
+            raise RefusedError(f"{self._at[0]}/{self._at[1]} was trimmed meanwhile") from error
+        except AWAY:
+            return False
+        return True
+
+    async def _open(self) -> None:
+        log_start = (await self._run(lambda: self._context.offsets.starts([self._at])))[self._at]
+        begin, position = max(self._begin, log_start), self._position()
+        await self._run(lambda: self.replay.open(self._missing, begin))
+        states = self.replay.states.values()
+        lost = [one for one in states if not log_start <= one.next_offset <= position]
+        if lost:
+            await self._run(lambda: self.replay.drop(lost))
+            await self._run(lambda: self.replay.open(self._missing, begin))
 
     def _feeding(self) -> Pipeline:
         states = list(self.replay.states.values())

@@ -125,8 +125,9 @@ class Orders:
                 self._on_broken(owner, error)
 
     async def _follow(self) -> None:
+        told = self.next_offset
         while True:
-            await self._routes.changed(self.next_offset)
+            await self._routes.changed(told)
             try:
                 await self._catch_up()
             except UnreachableError as error:
@@ -136,6 +137,7 @@ class Orders:
             except Exception as error:
                 self._on_failure(error)
                 return
+            told = self.next_offset
             for owner in self._owners():
                 self.tell(owner)
 

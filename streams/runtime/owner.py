@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka import TopicPartition
 
 from streams.datapath.closing import OVERFLOWED
-from streams.errors import RewindowError
+from streams.errors import RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.obedience import Obedience, acknowledged
@@ -97,6 +97,8 @@ class PartitionOwner:
         self._obedience: Obedience | None = None
         self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
+        self._told: set[asyncio.Task[Any]] = set()
+        """Tasks that obey beside the batches."""
         self._over = False
         """Nothing more is done under this claim."""
         self._ahead = False
@@ -147,13 +149,14 @@ class PartitionOwner:
             pipeline=pipeline,
             replay=recovery.replay,
             begin=recovery.begin,
+            position=lambda: self.position,
             run=self._run,
             commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
             commit_acks=self._commit_acks,
             on_warm=lambda: self._orders.tell(self),
             crash=self._crash,
         )
-        await self._obedience.obey()
+        await self._obey()
         self._show(self.position, pipeline.progress)
         self.stats.state = "running"
 
@@ -169,6 +172,11 @@ class PartitionOwner:
     async def close(self) -> None:
         """Let go of state and producer, whatever state they are in."""
         self._stop_wanted.set()
+        told = self._told - {asyncio.current_task()}
+        for task in told:
+            task.cancel()
+        if told:
+            await asyncio.wait(told)
         await self._run.ended()
         if self._obedience is not None:
             await self._obedience.close()
@@ -248,7 +256,7 @@ class PartitionOwner:
     def _see_stream(self) -> None:
         """Decode as what is published by now wants it."""
         before, self.stream = self.stream, self._orders.stream(self.stream.topic)
-        if self.stream.fields != before.fields:
+        if self.stream.published != before.published or self.stream.fields != before.fields:
             self._reader = self._new_reader()
 
     async def _commit_steps(self, steps: Iterator[Step], records: ByOffset) -> None:
@@ -362,9 +370,15 @@ class PartitionOwner:
 
     async def obey(self) -> None:
         """Do what has been decided, or has become possible, since the last batch."""
-        async with self._turn:
-            if self._pipeline is not None and not self._gone:
-                await self._obey()
+        task = asyncio.current_task()
+        assert task is not None
+        self._told.add(task)
+        try:
+            async with self._turn:
+                if self._pipeline is not None and not self._gone:
+                    await self._obey()
+        finally:
+            self._told.discard(task)
 
     async def _obey(self) -> None:
         if self._obedience is not None:
@@ -383,6 +397,7 @@ class PartitionOwner:
         async with self._turn:
             if self._pipeline is not None and not self._gone and self._waiting.empty():
                 await self._commit_steps(make(self._pipeline), ByOffset(()))
+                await self._obey()
 
     async def commit_position(self, offset: int) -> None:
         """Commit a position beyond trailing transaction markers, as others look at it."""
@@ -397,4 +412,4 @@ class PartitionOwner:
 
 def fatal(error: BaseException) -> bool:
     """Whether a new claim would meet the same error: what the operator has to mend."""
-    return isinstance(error, RewindowError)
+    return isinstance(error, RewindowError) and not isinstance(error, UnreachableError)

@@ -157,7 +157,12 @@ class Replay:
             digest = state.bundle.digest
             del self.states[digest]
             self._stores.pop(digest).close()
-            shutil.rmtree(self.path(digest))
+            path = self.path(digest)
+            # Half of a bundle must not be taken for one.
+            gone = path.with_name(path.name + ".gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            path.rename(gone)
+            shutil.rmtree(gone)
 
     def sweep(self, needed: Collection[str]) -> None:
         """Delete bundles that were left behind and that no live version needs. Blocking."""

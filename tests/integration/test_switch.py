@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 NEXT = TUMBLING.replace("1.0.0", "1.1.0")
 VERSIONS = {
-    "a longer window": NEXT + '  n_90s: {{count: "*", window: 90s}}\n',
-    "a coarser interval": NEXT.replace("every: 30s", "every: 1m").replace("30s}}", "1m}}"),
-    "a finer interval": NEXT.replace("every: 30s", "every: 10s"),
-    "more lateness": NEXT.replace("allowed_lateness: 5s", "allowed_lateness: 40s"),
-    "no lateness": NEXT.replace("allowed_lateness: 5s", "allowed_lateness: 0s"),
-    "another filter": NEXT.replace("features:", 'where: "quantity > 4"\nfeatures:'),
+    "a longer window, no lateness": NEXT.replace("allowed_lateness: 5s", "allowed_lateness: 0s")
+    + '  n_90s: {{count: "*", window: 90s}}\n',
+    "a coarser interval, more lateness": NEXT.replace("every: 30s", "every: 1m")
+    .replace("30s}}", "1m}}")
+    .replace("allowed_lateness: 5s", "allowed_lateness: 40s"),
+    "a finer interval, another filter": NEXT.replace("every: 30s", "every: 10s").replace(
+        "features:", 'where: "quantity > 4"\nfeatures:'
+    ),
 }
 
 

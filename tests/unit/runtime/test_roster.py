@@ -1,0 +1,73 @@
+"""Which versions a claim has to bring to the committed position."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from streams.datapath.progress import Closed, Progress
+from streams.runtime.roster import Roster, live, roster
+from tests.unit.runtime.town import Decisions
+
+STREAM = cast(
+    "Any",
+    SimpleNamespace(
+        sets={"a": {"1.0.0": None, "1.1.0": None, "1.2.0": None}, "b": {"1.0.0": None}},
+        first=lambda _: "1.0.0",
+    ),
+)
+
+
+def found(progress: Progress, decided: Decisions) -> Roster:
+    return roster(STREAM, progress, decided)
+
+
+def test_before_any_decision_the_first_versions_serve_and_nothing_follows() -> None:
+    made = found(Progress(), Decisions())
+    assert made == Roster(serving={"a": "1.0.0", "b": "1.0.0"}, following=())
+
+
+def test_the_committed_epoch_serves_and_the_newest_follows() -> None:
+    decided = Decisions()
+    decided.decide("1.0.0!", "1.1.0!", serving="1.1.0", epoch=1)
+    decided.decide("1.0.0!", "1.1.0!", "1.2.0!", serving="1.2.0", epoch=2)
+    made = found(Progress(epochs={"a": 1}), decided)
+    assert made.serving["a"] == "1.1.0"
+    assert made.following == (("a", "1.2.0"), ("a", "1.0.0"))
+
+
+def test_an_epoch_that_nobody_decided_is_that_of_the_first_version() -> None:
+    decided = Decisions()
+    decided.decide("1.1.0!", serving="1.1.0", epoch=3)
+    made = found(Progress(), decided)
+    assert made.serving["a"] == "1.0.0"
+    assert made.following == (("a", "1.1.0"),)
+
+
+def test_who_closed_last_follows_though_it_is_not_live() -> None:
+    decided = Decisions()
+    decided.decide("1.1.0!", serving="1.1.0", epoch=1)
+    progress = Progress(epochs={"a": 1}, closed={"a": Closed(through_ms=20, version="1.0.0")})
+    made = found(progress, decided)
+    assert made.serving["a"] == "1.1.0"
+    assert made.following == (("a", "1.0.0"),)
+
+
+def test_what_is_not_ready_is_left_to_warming() -> None:
+    decided = Decisions()
+    decided.decide("1.0.0!", "1.1.0", "1.2.0!")
+    assert found(Progress(), decided).following == (("a", "1.2.0"),)
+
+
+def test_each_version_follows_once() -> None:
+    decided = Decisions()
+    decided.decide("1.0.0!", "1.1.0!", serving="1.1.0", epoch=1)
+    progress = Progress(closed={"a": Closed(through_ms=20, version="1.1.0")})
+    assert found(progress, decided).following == (("a", "1.1.0"),)
+
+
+def test_a_live_version_that_is_not_known_here_is_left_out() -> None:
+    decided = Decisions()
+    decided.decide("1.0.0!", "9.0.0!")
+    assert [one.version for one in live(STREAM, decided, "a")] == ["1.0.0"]
+    assert found(Progress(), decided).following == ()
