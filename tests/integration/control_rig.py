@@ -329,8 +329,8 @@ class ControlRig:
                 found += [record.value or b"" for record in come.get(tp, ())]
         return [decode(value) for value in found]
 
-    async def replies(self, request_id: str | None, *, last: str) -> list[Reply]:
-        """The answers to a request, once there is one with the state `last`."""
+    async def replies(self, request_id: str | None, *, last: str, count: int = 1) -> list[Reply]:
+        """The answers to a request, once so many of them have the state `last`."""
 
         def ours(found: list[Reply]) -> list[Reply]:
             return [reply for reply in found if reply.request_id == request_id]
@@ -338,7 +338,7 @@ class ControlRig:
         found = await self._seen(
             self.names.replies_topic,
             decode_reply,
-            lambda found: any(reply.state == last for reply in ours(found)),
+            lambda found: sum(reply.state == last for reply in ours(found)) >= count,
         )
         return ours(found)
 

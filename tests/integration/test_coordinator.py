@@ -115,21 +115,24 @@ async def test_avro_by_a_schema_of_the_senders_own_is_read_too(rig: ControlRig) 
     assert [reason.code for reason in reply.reasons] == ["nothing_to_undo"]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [None, b"", b"hello", b"{nonsense", b"[1]", b"\0\0\0", b"\0\x7f\xff\xff\xff123", b'{"a": 1}'],
+UNREADABLE = (
+    *(None, b"", b"hello", b"{nonsense", b"[1]", b"\0\0\0", b"\0\x7f\xff\xff\xff123"),
+    b'{"a": 1}',
 )
-async def test_what_can_not_be_read_is_answered_with_where_it_lies(
-    rig: ControlRig, value: bytes | None
-) -> None:
+
+
+async def test_what_can_not_be_read_is_answered_with_where_it_lies(rig: ControlRig) -> None:
     async with rig.alone():
-        await rig.send(value, key=b"any")
-        (reply,) = await rig.replies(None, last="rejected")
-    assert (reply.origin.topic, reply.origin.partition) == (rig.names.rollback_topic, 0)
-    assert reply.origin.offset == 0
-    assert {reason.code for reason in reply.reasons} <= {"unreadable", "missing_request_id"}
-    record = (await rig.audit())[-1]
-    assert (record.event, record.detail) == ("rejected", f"{rig.names.rollback_topic}[0]@0")
+        for value in UNREADABLE:
+            await rig.send(value, key=b"any")
+        replies = await rig.replies(None, last="rejected", count=len(UNREADABLE))
+    assert [reply.origin.offset for reply in replies] == list(range(len(UNREADABLE)))
+    for reply in replies:
+        assert (reply.origin.topic, reply.origin.partition) == (rig.names.rollback_topic, 0)
+        assert {reason.code for reason in reply.reasons} <= {"unreadable", "missing_request_id"}
+    told = [(record.event, record.detail) for record in (await rig.audit())[-len(UNREADABLE) :]]
+    where = [f"{rig.names.rollback_topic}[0]@{offset}" for offset in range(len(UNREADABLE))]
+    assert told == [("rejected", one) for one in where]
 
 
 async def test_a_refusal_is_on_the_reply_topic_and_in_the_audit_and_changes_nothing(

@@ -25,7 +25,7 @@ VERSIONS = {
     + '  n_90s: {{count: "*", window: 90s}}\n',
     "a coarser interval, more lateness": NEXT.replace("every: 30s", "every: 1m")
     .replace("30s}}", "1m}}")
-    .replace("allowed_lateness: 5s", "allowed_lateness: 40s"),
+    .replace("allowed_lateness: 5s", "allowed_lateness: 10s"),
     "a finer interval, another filter": NEXT.replace("every: 30s", "every: 10s").replace(
         "features:", 'where: "quantity > 4"\nfeatures:'
     ),
