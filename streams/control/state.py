@@ -61,11 +61,3 @@ def fold(records: Iterable[ControlRecord]) -> ControlState:
     for record in records:
         state.apply(record)
     return state
-
-
-def routes_as_of(records: Iterable[tuple[int, ControlRecord]], offset: int) -> ControlState:
-    """The state as it was when the topic had been read up to and without `offset`.
-
-    `records` are pairs of an offset and a record, in the topic's order.
-    """
-    return fold(record for at, record in records if at < offset)

@@ -30,7 +30,6 @@ from streams.runtime.blocking import Blocking
 from streams.runtime.replay import Replay, Run
 from streams.runtime.roster import live
 from streams.windowing.panes import floor_to
-from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
     from streams.control.records import Ack, LiveVersion
@@ -359,7 +358,7 @@ class _Warming:
         return Pipeline(
             [],
             followers=[LiveView(self._plan.view, states, self._stream.fields)],
-            watermark=Watermark(sources=self._stream.source_partitions),
+            watermark=self.replay.watermark(),
             position=min(state.next_offset for state in states),
             progress=Progress(),
         )

@@ -123,7 +123,7 @@ class PartitionOwner:
 
     async def _recover(self) -> None:
         """Bring the bundles to the committed position and finish what a crash left pending."""
-        await self._orders.reach(self.progress)
+        await self._unless_stopped(self._orders.reach(self.progress))
         self._see_stream()
         recovery = self._recovery = Recovery(
             self._context,
@@ -375,7 +375,8 @@ class PartitionOwner:
         self._told.add(task)
         try:
             async with self._turn:
-                if self._pipeline is not None and not self._gone:
+                # What failed to be committed is not to be built upon.
+                if self._pipeline is not None and not self._gone and not self._ahead:
                     await self._obey()
         finally:
             self._told.discard(task)

@@ -11,16 +11,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.bundle_state import BundleState
 from streams.datapath.feature_set import SetPath
 from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.errors import RefusedError
 from streams.runtime.replay import Read, Replay, Run
-from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
     from streams.datapath.progress import Progress
@@ -85,7 +84,7 @@ class Recovery:
         pipeline = Pipeline(
             paths,
             followers=[LiveView.of(plan, states, fields) for plan in following],
-            watermark=self._known_watermark(oldest, states.values()),
+            watermark=self.replay.watermark(),
             position=oldest.next_offset,
             progress=self._progress,
             pairs_per_step=self._context.limits.pairs_per_step,
@@ -100,18 +99,6 @@ class Recovery:
 
     def _plan(self, feature_set: str, version: str) -> Plan:
         return self._stream.version(feature_set, version).plan
-
-    def _known_watermark(self, oldest: BundleState, states: Collection[BundleState]) -> Watermark:
-        """What all bundles know together: a new one may have to begin after the highest event.
-
-        Nothing closes before the replay has come to where the last of them is.
-        """
-        watermark = watermark_of(oldest.store.meta, self._stream.source_partitions)
-        for state in states:
-            watermark = watermark.joined(
-                watermark_of(state.store.meta, self._stream.source_partitions)
-            )
-        return watermark
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)

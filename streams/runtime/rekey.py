@@ -8,31 +8,22 @@ partition writes its events, see rekey_cursor.py; nothing is kept but the commit
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from aiokafka import TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError
 from mode import Service
 
 from streams.datapath.rekey_progress import RekeyProgress
-from streams.errors import RewindowError
 from streams.runtime.consumer import ColumnConsumer
 from streams.runtime.context import Context
 from streams.runtime.idleness import IdleWatcher, Owner
-from streams.runtime.rekey_cursor import SESSION_TIMEOUT_S, RekeyCursor
+from streams.runtime.membership import CHECK_S, leave_group, member_config, membership_error
+from streams.runtime.rekey_cursor import RekeyCursor
 from streams.runtime.streams import Stream
 
-HEARTBEAT_S = 2.0
-REBALANCE_TIMEOUT_S = 60.0
 FETCH_BYTES = 4 * 1024 * 1024
-CHECK_S = 1.0
-
-_FOREVER_MS = 2**31 - 1
-
-log = logging.getLogger(__name__)
 
 
 class RekeyStage(Service):
@@ -81,22 +72,9 @@ class RekeyStage(Service):
     async def on_start(self) -> None:
         """Join the group."""
         consumer = ColumnConsumer(
-            **self._context.kafka_config,
-            client_id=f"rewindow-{self._context.instance}-rekey",
-            group_id=self._group,
-            group_instance_id=self._context.instance,
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
+            **member_config(self._context, self._group, "rekey"),
             max_poll_records=self._context.limits.records_per_fetch,
             max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=100,
-            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
-            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
-            # Without partitions, or while the registry is away, nothing is polled for long.
-            max_poll_interval_ms=_FOREVER_MS,
         )
         self._consumer = consumer
         consumer.subscribe([self.stream.published.source.topic], listener=_Listener(self))
@@ -108,30 +86,19 @@ class RekeyStage(Service):
         await self._watcher.stop()
         await self.release(set(self._cursors))
         if self._consumer is not None:
-            # As a static member it would be waited for; a clean stop is for good.
-            self._consumer._coordinator._group_instance_id = None
-            await self._consumer.stop()
+            await leave_group(self._consumer)
 
     @Service.task
     async def _check(self) -> None:
         """Look after the group membership, for cursors only do so where there are any."""
         while not self.should_stop:
             await self.sleep(CHECK_S)
-            coordinator = None if self._consumer is None else self._consumer._coordinator
-            if coordinator is None or self.should_stop:
+            if self._consumer is None or self.should_stop:
                 continue
-            try:
-                coordinator.check_errors()
-            except KafkaError as error:
-                if coordinator._coordination_task.done():
-                    self._on_failure(
-                        RewindowError(
-                            f"group {self._group} can't be taken part in any more "
-                            f"({error}): start the worker again"
-                        )
-                    )
-                    return
-                log.warning("group %s: %r", self._group, error)
+            error = membership_error(self._consumer, self._group)
+            if error is not None:
+                self._on_failure(error)
+                return
 
     # -- assignment -----------------------------------------------------------------------------
 

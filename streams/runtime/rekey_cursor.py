@@ -27,13 +27,13 @@ from streams.datapath.routing import Router
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime.consumer import ColumnConsumer
 from streams.runtime.context import Context
+from streams.runtime.membership import SESSION_TIMEOUT_S
 from streams.runtime.producer import Outgoing, PartitionProducer
 from streams.runtime.rekey_output import entity_hash, rekeyed, with_markers
 from streams.runtime.rekey_start import find_start
 from streams.runtime.streams import Stream
 
 FETCH_WAIT_MS = 200
-SESSION_TIMEOUT_S = 8.0
 FINISH_S = 15.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from streams.datapath.batch import Batch
-from streams.datapath.bundle_state import BundleState
+from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.records import Record
 from streams.names import bundle_dir
 from streams.runtime.floors import Floors
@@ -20,6 +20,7 @@ from streams.runtime.log import read_log
 from streams.runtime.verdicts import DeadLettersSince, unknown_back_then
 from streams.state.bundle import Bundle
 from streams.state.rows import RowLayout
+from streams.windowing.watermark import Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -109,6 +110,16 @@ class Replay:
     def path(self, digest: str) -> Path:
         """Where a bundle is kept."""
         return bundle_dir(self._context.state_dir, self._stream.name, self._partition, digest)
+
+    def watermark(self) -> Watermark:
+        """What all bundles know together: a new one may have to begin after the highest event.
+
+        Nothing closes before the replay has come to where the last of them is.
+        """
+        sources = self._stream.source_partitions
+        oldest_first = sorted(self.states.values(), key=lambda state: state.next_offset)
+        known = [watermark_of(state.store.meta, sources) for state in oldest_first]
+        return reduce(Watermark.joined, known)
 
     async def bring(self, pipeline: Pipeline, position: int) -> None:
         """Feed what `pipeline` holds with the stream up to and without `position`."""

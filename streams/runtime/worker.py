@@ -28,6 +28,7 @@ from streams.runtime.control.service import CoordinatorService
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
+from streams.runtime.membership import HEARTBEAT_S, SESSION_TIMEOUT_S
 from streams.runtime.offsets import Offsets
 from streams.runtime.orders import Orders
 from streams.runtime.owner import PartitionOwner
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from streams.runtime.transport import Fetched
 
 FETCH_BYTES = 4 * 1024 * 1024
-SESSION_TIMEOUT_S = 8.0
-HEARTBEAT_S = 2.0
 THREADS = 2
 WATCH_EVERY_S = 1.0
 STALLED_AFTER_S = 90.0

@@ -76,10 +76,6 @@ def storage_type(kind: Kind, dtype: pl.DataType) -> pl.DataType:
     return dtype
 
 
-def _float(dtype: pl.DataType) -> bool:
-    return dtype.is_float()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columnar:
     """An accumulator of one kind, its columns named `<name>` or `<name>.<part>`."""

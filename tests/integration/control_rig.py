@@ -253,7 +253,7 @@ class ControlRig:
         fenced = seen = 0
         while True:
             seen = await routes.changed(seen)
-            route = routes.route(self.set_name)
+            route = routes.state.sets.get(self.set_name)
             waits = lazy and not routes.state.in_flight
             for live in () if route is None or waits else route.live:
                 if (live.version, live.generation) not in prepared and not live.ready:

@@ -380,11 +380,10 @@ async def test_topics_that_do_not_belong_together_are_refused(rig: ControlRig) -
 # -- routes ---------------------------------------------------------------------------------------
 
 
-async def test_routes_are_as_new_as_the_topic_and_as_old_as_asked_for(rig: ControlRig) -> None:
+async def test_routes_are_as_new_as_the_topic_and_know_who_served_before(rig: ControlRig) -> None:
     rig.publish(V2)
     async with rig.alone(), rig.owners(CUT) as routes:
         await rig.route(lambda found: all(one.ready for one in found.live))
-        before = routes.next_offset
         await rig.states(await rig.ask(action="activate", target=V2), last="completed")
         late = Routes(rig.parts("late").context, rig.ids, on_failure=rig.failures.append)
         await late.start()
@@ -392,9 +391,10 @@ async def test_routes_are_as_new_as_the_topic_and_as_old_as_asked_for(rig: Contr
             await late.reach(routes.next_offset)
             await routes.reach(late.next_offset)
             assert late.state == routes.state
-            assert late.as_of(late.next_offset) == late.state
-            assert late.as_of(before).sets[rig.set_name].serving == V1
-            assert late.as_of(0).sets == {}
+            assert late.serving_at(rig.set_name, 0) == V1
+            assert late.serving_at(rig.set_name, 1) == V2
+            assert late.serving_at(rig.set_name, 2) is None
+            assert late.serving_at("another", 0) is None
             with pytest.raises(RewindowError, match="was deleted or made anew"):
                 await late.reach(late.next_offset + 100)
         finally:

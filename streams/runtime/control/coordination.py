@@ -44,13 +44,13 @@ from streams.runtime.control.start import read_control, read_positions, refuse_g
 from streams.runtime.control.tail import Tail
 from streams.runtime.control.transaction import records_of
 from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.membership import SESSION_TIMEOUT_S
 from streams.runtime.producer import PartitionProducer
 from streams.schema.registry import Registry
 
 FETCH_WAIT_MS = 200
 LOOK_EVERY_S = 0.25
 TOPICS_EVERY_S = 2.0
-SESSION_TIMEOUT_S = 8.0
 FINISH_S = 15.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

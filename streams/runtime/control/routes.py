@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from streams.control.records import ControlRecord, SetRecord
-from streams.control.state import ControlState, fold
+from streams.control.records import SetRecord
+from streams.control.state import ControlState
 from streams.errors import RewindowError
 from streams.runtime.control.reading import ControlReader
 from streams.runtime.control.start import BRING_BACK, unreadable
@@ -52,33 +51,14 @@ class Routes:
         self._on_failure = on_failure
         self._tail = Tail(context, {self._topic: 0})
         self._task: asyncio.Task[None] | None = None
-        self._offsets: list[int] = []
-        self._records: list[ControlRecord] = []
+        self._serving: dict[tuple[str, int], str] = {}
         self._news = asyncio.Event()
 
     # -- what owners ask ------------------------------------------------------------------------
 
-    def as_of(self, offset: int) -> ControlState:
-        """The state as it was when the topic had been read up to and without `offset`.
-
-        For an offset that was `next_offset` here or in another worker; see `reach`.
-        """
-        return fold(self._records[: bisect_left(self._offsets, offset)])
-
-    def route(self, feature_set: str) -> SetRecord | None:
-        """What is decided about a set; None: nothing yet, its first version serves."""
-        return self.state.sets.get(feature_set)
-
     def serving_at(self, feature_set: str, epoch: int) -> str | None:
         """The version that serves by an epoch; None if nothing was decided with that number."""
-        for record in reversed(self._records):
-            body = record.body
-            if isinstance(body, SetRecord) and (body.feature_set, body.epoch) == (
-                feature_set,
-                epoch,
-            ):
-                return body.serving
-        return None
+        return self._serving.get((feature_set, epoch))
 
     async def reach(self, offset: int) -> None:
         """Wait until all below `offset` is applied.
@@ -150,8 +130,8 @@ class Routes:
                 raise RewindowError(unreadable(self._topic, record.offset, error)) from error
         for offset, one in read:
             self.state.apply(one)
-            self._offsets.append(offset)
-            self._records.append(one)
+            if isinstance(one.body, SetRecord):
+                self._serving[one.body.feature_set, one.body.epoch] = one.body.serving
             self.next_offset = offset + 1
         if read:
             news, self._news = self._news, asyncio.Event()

@@ -6,25 +6,14 @@ of them coordinates, and another one takes over when it goes away; see coordinat
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
 from mode import Service
 
-from streams.errors import RewindowError
-from streams.runtime.control.coordination import SESSION_TIMEOUT_S, Coordination, Parts
-
-HEARTBEAT_S = 2.0
-REBALANCE_TIMEOUT_S = 60.0
-CHECK_S = 1.0
-
-_FOREVER_MS = 2**31 - 1
-
-log = logging.getLogger(__name__)
+from streams.runtime.control.coordination import Coordination, Parts
+from streams.runtime.membership import CHECK_S, leave_group, member_config, membership_error
 
 
 class CoordinatorService(Service):
@@ -53,20 +42,7 @@ class CoordinatorService(Service):
         """Join the group."""
         context = self._parts.context
         consumer = self._consumer = AIOKafkaConsumer(
-            **context.kafka_config,
-            client_id=f"rewindow-{context.instance}-coordinator",
-            group_id=self._group,
-            group_instance_id=context.instance,
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=100,
-            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
-            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
-            # Without the partition, or while a request waits for the registry, nothing is polled.
-            max_poll_interval_ms=_FOREVER_MS,
+            **member_config(context, self._group, "coordinator")
         )
         consumer.subscribe([context.names.rollback_topic], listener=_Listener(self))
         await consumer.start()
@@ -75,9 +51,7 @@ class CoordinatorService(Service):
         """Finish the decision in hand, and leave the group at once."""
         await self.release()
         if self._consumer is not None:
-            # As a static member it would be waited for; a clean stop is for good.
-            self._consumer._coordinator._group_instance_id = None
-            await self._consumer.stop()
+            await leave_group(self._consumer)
 
     async def release(self) -> None:
         """Stop coordinating."""
@@ -98,21 +72,12 @@ class CoordinatorService(Service):
         """Look after the group membership, as long as there is one."""
         while not self.should_stop:
             await self.sleep(CHECK_S)
-            coordinator = None if self._consumer is None else self._consumer._coordinator
-            if coordinator is None or self.should_stop:
+            if self._consumer is None or self.should_stop:
                 continue
-            try:
-                coordinator.check_errors()
-            except KafkaError as error:
-                if coordinator._coordination_task.done():
-                    self._on_failure(
-                        RewindowError(
-                            f"group {self._group} can't be taken part in any more "
-                            f"({error}): start the worker again"
-                        )
-                    )
-                    return
-                log.warning("group %s: %r", self._group, error)
+            error = membership_error(self._consumer, self._group)
+            if error is not None:
+                self._on_failure(error)
+                return
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no type hints

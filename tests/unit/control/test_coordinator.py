@@ -20,7 +20,7 @@ from streams.control.records import (
     State,
 )
 from streams.control.requests import parse_json
-from streams.control.state import fold, routes_as_of
+from streams.control.state import fold
 from tests.unit.control.small import NOW, SET, V1, V2, V3, Run, activate, raw, request
 
 if TYPE_CHECKING:
@@ -373,16 +373,6 @@ def test_a_decision_is_committed_only_on_top_of_what_it_knew() -> None:
     run.publish(V1, V2, V3)
     with pytest.raises(ValueError, match="another decision was committed"):
         run.coordinator.commit(early)
-
-
-def test_routes_as_of_an_offset() -> None:
-    run = two_versions()
-    before = len(run.control)
-    run.ask(activate(V2))
-    records = list(enumerate(run.control))
-    assert routes_as_of(records, before).sets[SET].serving == V1
-    assert routes_as_of(records, len(records)).sets[SET].serving == V2
-    assert routes_as_of(records, 0).sets == {}
 
 
 def test_each_decision_says_where_to_go_on() -> None:

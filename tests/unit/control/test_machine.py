@@ -89,4 +89,7 @@ def test_the_diagram_shows_every_change() -> None:
 
 def test_the_documentation_shows_this_table() -> None:
     page = Path(__file__).parents[3] / "docs" / "control-path.md"
-    assert f"```mermaid\n{mermaid()}```" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert f"```mermaid\n{mermaid()}```" in text
+    for event, meaning in MEANING.items():
+        assert f"| {event} | {meaning} |" in text
