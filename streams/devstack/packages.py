@@ -137,7 +137,9 @@ def _fill(package: Package, partial: Path) -> Path:
     content.mkdir()
     if package.archive:
         with tarfile.open(files[0]) as archive:
-            archive.extractall(content, filter="data")
+            # Python before 3.11.4 has no filters; what comes here has the digest that it should.
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            archive.extractall(content)
     else:
         for file in files:
             file.rename(content / file.name)
