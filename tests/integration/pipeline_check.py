@@ -304,7 +304,7 @@ def expect(
         )
         waiting = pending.setdefault(record.partition, list(switches))
         while waiting and waiting[0].offsets[record.partition] <= record.offset:
-            open_windows += _switch(reference, waiting.pop(0), sets)
+            open_windows += take_over(reference, waiting.pop(0), sets)
         problem, fields = read(record.value)
         if problem is not None:
             dead.add((record.partition, record.offset, problem))
@@ -321,7 +321,7 @@ def expect(
     vectors: dict[VectorKey, Vector] = {}
     for partition, reference in references.items():
         for cut in pending[partition]:
-            open_windows += _switch(reference, cut, sets)
+            open_windows += take_over(reference, cut, sets)
         late.update((partition, offset, name) for name, offset in reference.late)
         dead.update((partition, offset, error) for offset, error in reference.dead)
         vectors |= reference.vectors
@@ -333,7 +333,7 @@ def expect(
     )
 
 
-def _switch(reference: Reference, cut: Cut, sets: Iterable[FeatureSet]) -> int:
+def take_over(reference: Reference, cut: Cut, sets: Iterable[FeatureSet]) -> int:
     """Let a version take over; how many of its as-of times have events and are not closed."""
     reference.feed(Switch(feature_set=cut.feature_set, version=cut.version))
     closed_ms = reference.closed_through_ms[cut.feature_set]
@@ -389,4 +389,14 @@ def _told(mismatch: Mismatch) -> str:
     return f"{mismatch.key} {mismatch.detail}"
 
 
-__all__ = ["HOPPING", "TUMBLING", "Cut", "Load", "PipelineCheck", "Verdict", "ends", "expect"]
+__all__ = [
+    "HOPPING",
+    "TUMBLING",
+    "Cut",
+    "Load",
+    "PipelineCheck",
+    "Verdict",
+    "ends",
+    "expect",
+    "take_over",
+]

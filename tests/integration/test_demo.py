@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 FLIGHTS = 20_000
+FLIGHTS_OF_ROLLBACK = 10_000
 BAD_COPIES = 5
 ADDRESSES = ("REWINDOW_BOOTSTRAP_SERVERS", "REWINDOW_REGISTRY_URL")
 
@@ -46,6 +47,40 @@ def test_a_short_demo_finds_no_mismatch_and_leaves_nothing_behind(
     assert found["late"] > 0
     assert found["events_per_s"] > 0
     assert found["peak_rss_mb"] > 0
+    made = set(kafka.admin.list_topics(timeout=30).topics) - before
+    assert not [topic for topic in made if topic.startswith("demo-")]
+
+
+@pytest.mark.timeout(600)
+def test_a_short_rollback_demo_compares_what_each_version_served(
+    stack: Addresses, kafka: KafkaTools
+) -> None:
+    before = set(kafka.admin.list_topics(timeout=30).topics)
+    done = demo(
+        "rollback",
+        "--json",
+        "--limit",
+        str(FLIGHTS_OF_ROLLBACK),
+        "--bootstrap-servers",
+        stack.bootstrap_servers,
+        "--registry-url",
+        stack.registry_url,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["lost"], found["duplicated"], found["wrong"]) == (0, 0, 0)
+    assert found["vectors"] == sum(found["vectors_by_version"].values())
+    versions = ("1.0.0", "1.1.0", "2.0.0")
+    assert set(found["vectors_by_version"]) == {f"origin_departures@{one}" for one in versions}
+    assert min(found["vectors_by_version"].values()) > 0
+    assert found["open_windows_at_cut"] > 0
+    assert found["cut"] == found["switches"][-1]["cut"]
+    assert sum(found["cut"].values()) < FLIGHTS_OF_ROLLBACK
+    assert [one["target"] for one in found["switches"]] == ["1.1.0", "2.0.0", "1.1.0"]
+    for one in found["switches"]:
+        assert 0 < one["timings_ms"]["switched"] <= one["timings_ms"]["completed"]
+    for title in ("request", "The rollback's cut", "duplicated", "What to try next"):
+        assert title in done.stderr
     made = set(kafka.admin.list_topics(timeout=30).topics) - before
     assert not [topic for topic in made if topic.startswith("demo-")]
 

@@ -1,4 +1,4 @@
-"""Run the demo: start, produce, work, judge, show.
+"""Run the demo: start, produce, work, judge, show. `rollback` is told in rollback/rehearsal.py.
 
 1. Start the judges, who work out what must come out before anything has.
 2. Start Kafka and the registry, register `schemas/`, produce the flights.
@@ -12,8 +12,8 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
@@ -23,18 +23,20 @@ from rich.markup import escape
 from examples.flights.data import PARTITIONS
 from examples.flights.demo.judge import Case, Judge
 from examples.flights.demo.report import Findings, Screen, print_next
+from examples.flights.demo.rollback import report as rollback_report
+from examples.flights.demo.rollback.rehearsal import rehearse
+from examples.flights.demo.rollback.stage import publish
 from examples.flights.demo.sent import SCHEMA, Sent, check_dead, place_of, sent
 from examples.flights.demo.site import FEATURES, FLIGHTS, Site, site
 from examples.flights.demo.topics import read_topic
 from examples.flights.demo.work import Task, Worked, work
-from examples.flights.demo.worker import command
 from examples.flights.produce import produce_flights
 from streams.definitions.load import load_files
 from streams.devstack import Addresses
 from streams.errors import InvalidInputError, RewindowError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from examples.flights.demo.judge import Verdict
     from examples.flights.demo.topics import Seen
@@ -54,7 +56,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        findings = _run(arguments, console)
+        findings = PLAYS[arguments.play](arguments, console)
     except RewindowError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_code)
@@ -66,14 +68,16 @@ def main() -> None:
         sys.exit(INTERRUPTED_EXIT_CODE)
     if arguments.json:
         print(findings.as_json())
-    sys.exit(1 if findings.differences.number else 0)
+    sys.exit(1 if findings.failed else 0)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Stream a year of flights through a real Kafka and check every feature.",
+        epilog="`rollback`: three versions take over from each other and are taken back meanwhile.",
     )
+    parser.add_argument("play", nargs="?", choices=PLAYS, default="year", help="default: year")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--keep", action="store_true", help="leave Kafka, registry and topics")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N flights")
@@ -109,7 +113,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> Findings:
             place.register_schemas()
         contents = _produce(screen, place, arguments.limit)
         with screen.phase("publish", "Feature sets"):
-            _publish(place)
+            publish(place, *place.definitions)
         # 3
         task = Task(
             place=place,
@@ -128,6 +132,20 @@ def _run(arguments: argparse.Namespace, console: Console) -> Findings:
         findings.print(console)
         print_next(console, place, kept=arguments.keep, own=given is None)
     return findings
+
+
+def _rollback(arguments: argparse.Namespace, console: Console) -> rollback_report.Findings:
+    given = _given(arguments)
+    findings = rehearse(Screen(console), given=given, keep=arguments.keep, limit=arguments.limit)
+    findings.print(console)
+    own = given is None
+    rollback_report.print_next(console, findings.place, kept=arguments.keep, own=own)
+    return findings
+
+
+Play = Callable[[argparse.Namespace, Console], Findings | rollback_report.Findings]
+
+PLAYS: Mapping[str, Play] = {"year": _run, "rollback": _rollback}
 
 
 def _case(one: FeatureSet, limit: int | None) -> Case:
@@ -154,19 +172,6 @@ def _produce(screen: Screen, place: Site, limit: int | None) -> Sent:
             progress=so_far,
         )
     return sent(produced.flights, produced.bad)
-
-
-def _publish(place: Site) -> None:
-    """As a user does. Raises `RewindowError` with what the command says."""
-    files = [str(file) for file in place.definitions]
-    done = subprocess.run(
-        command("publish", "--json", "--config", str(place.config), *files),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RewindowError(f"publishing failed:\n{done.stderr.strip()}")
 
 
 def _findings(

@@ -76,6 +76,11 @@ class Findings:
     seconds: Mapping[str, float]
 
     @property
+    def failed(self) -> bool:
+        """Whether anything is not as it must be."""
+        return self.differences.number > 0
+
+    @property
     def vectors(self) -> int:
         return sum(verdict.vectors for verdict in self.verdicts)
 

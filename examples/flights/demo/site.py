@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import tomllib
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from streams.names import Names
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 FLIGHTS = Path(__file__).parents[1]
 SCHEMAS = Path(__file__).parents[3] / "schemas"
@@ -32,7 +33,7 @@ FEATURES = (
     FLIGHTS / "features" / "origin_departures.yaml",
     FLIGHTS / "features" / "carrier_delays.yaml",
 )
-LIFECYCLE = {"idle_after": "2s", "close_after": "5s"}
+LIFECYCLE: Mapping[str, str | None] = {"idle_after": "2s", "close_after": "5s"}
 """Shorter than an application would have it, as here nothing comes after the last flight."""
 
 REQUEST_S = 15.0
@@ -46,6 +47,9 @@ class Site:
     directory: Path
     app: str
     prefix: str
+    features: tuple[Path, ...] = FEATURES
+    lifecycle: Mapping[str, str | None] = field(default_factory=lambda: LIFECYCLE)
+    """Changes to the source's settings; None takes one away."""
 
     @property
     def names(self) -> Names:
@@ -63,7 +67,7 @@ class Site:
     @property
     def definitions(self) -> tuple[Path, ...]:
         """Files to publish: the source under this demo's names, and the feature sets."""
-        return (self.directory / "flights.yaml", *FEATURES)
+        return (self.directory / "flights.yaml", *self.features)
 
     @property
     def client(self) -> dict[str, str]:
@@ -82,8 +86,11 @@ class Site:
             encoding="utf-8",
         )
         source = yaml.safe_load((FLIGHTS / "sources" / "flights.yaml").read_text(encoding="utf-8"))
-        source.update(LIFECYCLE, topic=self.flights_topic, schema=f"{self.flights_topic}-value")
-        text = yaml.safe_dump(source, sort_keys=False)
+        source.update(
+            self.lifecycle, topic=self.flights_topic, schema=f"{self.flights_topic}-value"
+        )
+        kept = {name: value for name, value in source.items() if value is not None}
+        text = yaml.safe_dump(kept, sort_keys=False)
         (self.directory / "flights.yaml").write_text(text, encoding="utf-8")
 
     def register_schemas(self) -> list[str]:
@@ -105,10 +112,17 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(*, given: Addresses | None, keep: bool) -> Iterator[Site]:
+def site(
+    *,
+    given: Addresses | None,
+    keep: bool,
+    features: tuple[Path, ...] = FEATURES,
+    lifecycle: Mapping[str, str | None] = LIFECYCLE,
+) -> Iterator[Site]:
     """A site for one demo, started if none is `given`, and removed in the end unless kept.
 
-    With `keep` and nothing given it is the stack of `rewindow up`.
+    With `keep` and nothing given it is the stack of `rewindow up`. `features` and `lifecycle`
+    are those of `Site`.
     """
     with contextlib.ExitStack() as stack:
         if keep:
@@ -118,15 +132,18 @@ def site(*, given: Addresses | None, keep: bool) -> Iterator[Site]:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rewindow-")))
         if given is None and not keep:
             own = stack.enter_context(DevStack(directory / "stack"))
-            found = Site(addresses=own.addresses, directory=directory, app="demo", prefix="")
+            addresses, name, prefix = own.addresses, "demo", ""
         else:
             name = f"demo-{uuid.uuid4().hex[:8]}"
-            found = Site(
-                addresses=given or devstack.up(),
-                directory=directory,
-                app=name,
-                prefix=f"{name}.",
-            )
+            addresses, prefix = given or devstack.up(), f"{name}."
+        found = Site(
+            addresses=addresses,
+            directory=directory,
+            app=name,
+            prefix=prefix,
+            features=features,
+            lifecycle=lifecycle,
+        )
         found.write()
         if given is not None and not keep:
             stack.callback(_remove, found)

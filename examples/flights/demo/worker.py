@@ -76,11 +76,15 @@ class Worker:
     def latest(self) -> Mapping[str, Any] | None:
         """What the worker last said of itself; None before it said anything.
 
-        Raises `RewindowError` with the end of its log if it has ended.
+        Raises as `check`.
         """
+        self.check()
+        return self._latest
+
+    def check(self) -> None:
+        """Raises `RewindowError` with the end of its log if it has ended."""
         if self._process.poll() is not None:
             raise RewindowError(f"the worker ended by itself:\n{self._end_of_log()}")
-        return self._latest
 
     def stop(self) -> None:
         """Ask it to stop as Ctrl-C does, and wait.

@@ -1,0 +1,125 @@
+"""What the rollback demo judges with: it sees what is missing, doubled or of another version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from examples.flights.data import flights
+from examples.flights.demo.rollback.asking import Asked
+from examples.flights.demo.rollback.judging import Expected, Found, Verdict, expect, judge
+from examples.flights.demo.rollback.rehearsal import BAD, FIRST, NEXT, SOURCE
+from examples.flights.demo.rollback.report import Findings, Switched
+from examples.flights.demo.sent import sent
+from examples.flights.demo.site import Site
+from streams.definitions.load import load_files
+from streams.devstack import Addresses
+from tests.integration.pipeline_check import Cut
+from tests.reference import Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streams.definitions.model import FeatureSet
+
+FLIGHTS = 2_000
+NAME = "origin_departures"
+
+
+@pytest.fixture(scope="module")
+def versions() -> list[FeatureSet]:
+    return [load_files([SOURCE, file]).feature_sets[0] for file in (FIRST, NEXT, BAD)]
+
+
+@pytest.fixture(scope="module")
+def expected(versions: list[FeatureSet]) -> Expected:
+    contents = sent(flights(limit=FLIGHTS), ())
+    halves = {partition: len(events) // 2 for partition, events in contents.by_partition.items()}
+    cut = Cut(feature_set=NAME, version="1.1.0", offsets=halves)
+    source = load_files([SOURCE]).sources[0]
+    return expect(versions[:2], source, contents, [cut])
+
+
+def as_found(expected: Expected, versions: list[FeatureSet]) -> list[Found]:
+    """Empty vectors as they must come: the values of others are ranges and sketches."""
+    found = []
+    for key, vector in expected.vectors.items():
+        if vector.kind == "empty":
+            values = {
+                one.name: 0 if vector.values[one.name].judge(0) is None else None
+                for one in next(
+                    it for it in versions if it.version == expected.version[key]
+                ).features
+            }
+            row = Row(
+                feature_set=key[0], entity=key[1], as_of_ms=key[2], kind="empty", values=values
+            )
+            found.append(Found(row=row, version=expected.version[key]))
+    return found
+
+
+def test_both_versions_serve_and_windows_are_open_at_the_cut(expected: Expected) -> None:
+    assert set(expected.version.values()) == {"1.0.0", "1.1.0"}
+    assert expected.version.keys() == expected.vectors.keys()
+    assert expected.open_windows[0] > 0
+
+
+def test_what_is_right_is_not_blamed(expected: Expected, versions: list[FeatureSet]) -> None:
+    empty = as_found(expected, versions)
+    keys = {one.row.key for one in empty}
+    only = Expected(
+        vectors={key: it for key, it in expected.vectors.items() if key in keys},
+        version=expected.version,
+        open_windows=expected.open_windows,
+    )
+    verdict = judge(only, versions, empty)
+    assert empty
+    assert (verdict.vectors, verdict.lost, verdict.duplicated, verdict.wrong) == (
+        len(empty), 0, 0, 0,
+    )  # fmt: skip
+
+
+def test_what_is_not_as_it_must_be_is_blamed(
+    expected: Expected, versions: list[FeatureSet]
+) -> None:
+    first, *_ = as_found(expected, versions)
+    other = replace(first, version="2.0.0")
+    verdict = judge(expected, versions, [first, other])
+    assert verdict.duplicated == 1
+    assert verdict.wrong == 1
+    assert verdict.lost == len(expected.vectors) - 1
+    assert verdict.by_version[f"{NAME}@2.0.0"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, False),
+        ({"lost": 1}, True),
+        ({"duplicated": 1}, True),
+        ({"wrong": 1}, True),
+        ({"by_version": {f"{NAME}@1.0.0": 3, f"{NAME}@1.1.0": 0}}, True),
+        ({"open_windows": 0}, True),
+    ],
+)
+def test_a_run_fails_unless_it_shows_what_it_is_for(
+    changes: dict[str, Any], failed: bool, tmp_path: Path
+) -> None:
+    verdict = Verdict(vectors=3)
+    verdict.by_version[f"{NAME}@1.0.0"] = 3
+    open_windows = changes.pop("open_windows", 9)
+    for name, value in changes.items():
+        setattr(verdict, name, value)
+    reply = {"action": "rollback", "target": "1.0.0", "cut": {"0": 7}}
+    asked = Asked(request_id="r", sent_s=0.0, answered_ms={"completed": 9.0}, reply=reply)
+    addresses = Addresses(bootstrap_servers="h:1", registry_url="http://h")
+    findings = Findings(
+        place=Site(addresses=addresses, directory=tmp_path, app="demo", prefix=""),
+        events=3,
+        switches=[Switched(asked=asked, open_windows=open_windows)],
+        verdict=verdict,
+        seconds={},
+    )
+    assert findings.failed is failed
