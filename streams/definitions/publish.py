@@ -94,7 +94,7 @@ def publish(
     if decision.refused:
         raise RefusedError("\n".join(decision.refused))
     # 5
-    schemas = _check_outputs(settings, decision, registry)
+    schemas, lenient = _check_outputs(settings, decision, registry)
     notes, partitions = _look_at_sources(settings, decision)
     if producer is not None:
         new_sets = _register(settings, decision, schemas, registry)
@@ -102,7 +102,7 @@ def publish(
         # 6
         changed = [one.published for one in decision.sources if one.change is not Change.UNCHANGED]
         _write(settings, producer, [*changed, *new_sets])
-    return _outcomes(decision, notes)
+    return _outcomes(decision, notes, lenient)
 
 
 def _fence(settings: Settings) -> Producer:
@@ -181,9 +181,15 @@ def _latest_schemas(
 
 def _check_outputs(
     settings: Settings, decision: Decision, registry: Registry
-) -> dict[tuple[str, str], OutputSchemas]:
-    """Output schemas of the new versions, by set and version, if all of them may be registered."""
+) -> tuple[dict[tuple[str, str], OutputSchemas], dict[tuple[str, str], list[str]]]:
+    """Output schemas of the new versions, by set and version, if all of them may be registered.
+
+    Second: warnings about levels that somebody has set on the subjects. These hold: who sets
+    `NONE` on a subject wants a schema that breaks the rule, and answers for it. A set's first
+    version comes with our level: a registry may say `NONE` where nobody has set anything.
+    """
     schemas: dict[tuple[str, str], OutputSchemas] = {}
+    lenient: dict[tuple[str, str], list[str]] = {}
     reasons = []
     for one in decision.sets:
         if one.change is not Change.PUBLISHED:
@@ -209,13 +215,21 @@ def _check_outputs(
             )
             continue
         for subject, schema in zip(subjects(topic), (made.key, made.value), strict=True):
+            level = LEVEL if one.serves else registry.compatibility(subject) or LEVEL
             reasons.extend(
-                f"{name}@{one.feature_set.version}: subject {subject!r} ({LEVEL}): {reason}"
-                for reason in registry.check(subject, schema, LEVEL)
+                f"{name}@{one.feature_set.version}: subject {subject!r} ({level}): {reason}"
+                for reason in registry.check(subject, schema, level)
+            )
+            breaks = registry.check(subject, schema, LEVEL) if level != LEVEL else []
+            lenient.setdefault((name, one.feature_set.version), []).extend(
+                f"subject {subject!r} has level {level} in the registry, which takes the schema: "
+                f"{reason}. Readers of the topic may fail, and no switch to this version is "
+                f"accepted while the level is {LEVEL}"
+                for reason in breaks
             )
     if reasons:
         raise RefusedError("\n".join(reasons))
-    return schemas
+    return schemas, lenient
 
 
 def _register(
@@ -237,7 +251,8 @@ def _register(
         for subject, schema in zip(subjects(topic), (made.key, made.value), strict=True):
             ids.append(registry.register(subject, schema))
             # After the first schema: a registry may refuse a level for a subject without any.
-            if registry.compatibility(subject) != LEVEL:
+            level = registry.compatibility(subject)
+            if level is None or (one.serves and level != LEVEL):
                 registry.set_compatibility(subject, LEVEL)
         records.append(
             PublishedSet(
@@ -302,7 +317,11 @@ def _make_topics(settings: Settings, decision: Decision, partitions: Mapping[str
         ensure_topics(settings, specs)
 
 
-def _outcomes(decision: Decision, notes: Mapping[str, list[str]]) -> list[PublishOutcome]:
+def _outcomes(
+    decision: Decision,
+    notes: Mapping[str, list[str]],
+    lenient: Mapping[tuple[str, str], list[str]],
+) -> list[PublishOutcome]:
     outcomes = []
     for change in decision.sources:
         source = change.published.source
@@ -326,7 +345,7 @@ def _outcomes(decision: Decision, notes: Mapping[str, list[str]]) -> list[Publis
                 change=one.change,
                 digest=one.digest,
                 serves=one.serves,
-                notes=(note,) if waits else (),
+                notes=(*lenient.get((name, version), ()), *((note,) if waits else ())),
             )
         )
     return outcomes

@@ -185,12 +185,20 @@ class Registry:
         self._call("PUT", path, body={"compatibility": level})
 
     def check(self, subject: str, schema: Mapping[str, Any], level: str) -> list[str]:
-        """Why the schema may not follow what the subject holds, by our own reading."""
-        numbers = self.versions(subject)
-        if not level.endswith("_TRANSITIVE"):
-            numbers = numbers[-1:]
-        held = [self.schema(subject, number) for number in numbers]
-        return incompatibilities(schema, [one.schema for one in held if one is not None], level)
+        """Why the schema may not follow what the subject holds, by our own reading.
+
+        Of one that the subject holds already, why it may not follow those before it.
+        """
+        known = self.lookup(subject, schema)
+        earlier: list[dict[str, Any]] = []
+        for number in self.versions(subject):
+            held = self.schema(subject, number)
+            if held is None:
+                continue
+            if held.schema_id == known:
+                break
+            earlier.append(held.schema)
+        return incompatibilities(schema, earlier, level)
 
     def _call(
         self,

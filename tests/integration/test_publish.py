@@ -221,6 +221,26 @@ def test_an_incompatible_output_is_refused_before_anything_is_written(
     assert registry.versions(f"features.{project.set_name}-value") == [1]
 
 
+def test_a_level_that_somebody_has_set_on_the_output_holds_and_is_told(
+    project: Project, registry: Registry
+) -> None:
+    subject = f"features.{project.set_name}-value"
+    project.publish(project.source(), project.feature_set("n: {max: delay, window: 1h}"))
+    other = project.feature_set("n: {max: carrier, window: 1h}", version="1.1.0")
+    registry.set_compatibility(subject, "NONE")
+    *_, outcome = project.publish(other)
+    assert outcome.change is Change.PUBLISHED
+    assert f"subject '{subject}' has level NONE" in outcome.notes[0]
+    assert "field 'n' changes from" in outcome.notes[0]
+    assert registry.compatibility(subject) == "NONE"
+    registry.set_compatibility(subject, "FULL_TRANSITIVE")
+    again = project.feature_set("n: {max: delay, window: 1h}", version="1.2.0", every="5m")
+    *_, outcome = project.publish(again)
+    assert not any("level" in note for note in outcome.notes)
+    with pytest.raises(RefusedError, match="FULL_TRANSITIVE"):
+        project.publish(project.feature_set("n: {max: carrier, window: 1h}", version="1.3.0"))
+
+
 def test_another_app_can_not_take_the_feature_topic(project: Project) -> None:
     files = project.source(), project.feature_set()
     project.publish(*files)
