@@ -10,6 +10,7 @@ import typer
 
 from streams.cli import (
     audit,
+    plan,
     publish,
     requests,
     schemas,
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     status.register(app)
     schemas.register(app)
     publish.register(app)
+    plan.register(app)
     worker.register(app)
     tail.register(app)
     versions.register(app)

@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import CommonOptions, Json, flag, print_json, say, takes_common_options
+from streams.errors import RewindowError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.control.preview import Preview
     from streams.definitions.publish import PublishOutcome
 
 Files = Annotated[
@@ -48,6 +51,7 @@ def publish(
 
     with Registry.from_settings(settings.registry_options()) as registry:
         outcomes = publish_files(settings, files, registry, dry_run=dry_run)
+        plans = {} if dry_run else _plans(settings, registry, outcomes)
     for outcome in outcomes:
         for note in outcome.notes:
             say(f"{_title(outcome)}: {note}")
@@ -56,18 +60,52 @@ def publish(
             {
                 "app": settings.app,
                 "dry_run": dry_run,
-                "definitions": [_as_json(outcome) for outcome in outcomes],
+                "definitions": [_as_json(outcome, plans) for outcome in outcomes],
             }
         )
     else:
-        Console().print(_table(outcomes, dry_run))
+        console = Console(highlight=False)
+        console.print(_table(outcomes, dry_run))
+        for line in _in_short(outcomes, plans):
+            console.print(line, soft_wrap=True)
+
+
+def _plans(
+    settings: Settings, registry: Registry, outcomes: list[PublishOutcome]
+) -> dict[str, Preview]:
+    """What each new version takes, by title; nothing if that can't be found out now."""
+    new = [one for one in outcomes if one.version and one.change.value == "published"]
+    if not new:
+        return {}
+    from streams.cli.outlook import Outlook
+    from streams.definitions.store import read_definitions
+
+    try:
+        definitions = read_definitions(settings)
+        outlook = Outlook(settings, registry)
+        return {
+            _title(one): outlook.of_published(definitions, one.name, one.version) for one in new
+        }
+    except RewindowError as error:
+        say(f"what the new versions take can't be told now: {error}")
+        return {}
+
+
+def _in_short(outcomes: list[PublishOutcome], plans: dict[str, Preview]) -> list[str]:
+    from streams.cli.plan_text import in_short
+
+    titles = [_title(one) for one in outcomes]
+    return [f"{title}: {in_short(plans[title])}" for title in titles if title in plans]
 
 
 def _title(outcome: PublishOutcome) -> str:
     return outcome.name if outcome.version is None else f"{outcome.name}@{outcome.version}"
 
 
-def _as_json(outcome: PublishOutcome) -> dict[str, Any]:
+def _as_json(outcome: PublishOutcome, plans: dict[str, Preview]) -> dict[str, Any]:
+    from streams.cli.plan_text import preview_json
+
+    plan = plans.get(_title(outcome))
     return {
         "kind": outcome.kind,
         "name": outcome.name,
@@ -76,6 +114,7 @@ def _as_json(outcome: PublishOutcome) -> dict[str, Any]:
         "digest": outcome.digest,
         "serves": outcome.serves,
         "notes": list(outcome.notes),
+        "plan": None if plan is None else preview_json(plan),
     }
 
 

@@ -67,12 +67,24 @@ class SetChange:
 
 @dataclass(slots=True, kw_only=True)
 class Decision:
-    """`invalid` and `refused` are messages; nothing may be written unless both are empty."""
+    """`invalid` and `refused` are messages; nothing may be written unless both are empty.
+
+    `refusals` are the refused ones by record key: `source/NAME`, `set/NAME@VERSION`.
+    """
 
     sources: list[SourceChange] = field(default_factory=list)
     sets: list[SetChange] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refusals: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> list[str]:
+        return [message for messages in self.refusals.values() for message in messages]
+
+    def refuse(self, key: str, *messages: str) -> None:
+        """Note why the definition with that record key may not be published."""
+        if messages:
+            self.refusals.setdefault(key, []).extend(messages)
 
 
 def decide(loaded: Loaded, published: Definitions, latest: Mapping[str, LatestSchema]) -> Decision:
@@ -112,7 +124,8 @@ class _Decider:
 
     def _refuse(self, definition: Source | FeatureSet, key: str, message: str) -> None:
         problem = Problem(path=(key,), message=message)
-        self._decision.refused.append(self._origin(definition).describe(problem))
+        described = self._origin(definition).describe(problem)
+        self._decision.refuse(record_key(definition), described)
 
     def _take_order(self) -> int:
         self._next_order += 1
@@ -239,7 +252,7 @@ class _Decider:
             return
         broken = list(self._broken_by(latest, current.published))
         if broken:
-            self._decision.refused.extend(broken)
+            self._decision.refuse(record_key(feature_set), *broken)
             return
         change = Change.UPDATED if current.change is Change.UNCHANGED else current.change
         self._sources[feature_set.source] = SourceChange(

@@ -54,7 +54,7 @@ class Committed:
     metadata: str
 
 
-def _text(metadata: str | None) -> str:
+def metadata_text(metadata: str | None) -> str:
     """Metadata without the end that the producer gave it, see producer.py."""
     return (metadata or "").partition(END_OF_METADATA)[0]
 
@@ -99,7 +99,9 @@ class Offsets:
                     f"{tp.error.str()}"
                 )
         return {
-            (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=_text(tp.metadata))
+            (tp.topic, tp.partition): Committed(
+                offset=tp.offset, metadata=metadata_text(tp.metadata)
+            )
             for tp in found
             if tp.offset >= 0
         }

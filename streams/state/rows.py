@@ -84,6 +84,11 @@ class RowLayout:
             [("format", "u1"), ("nulls", "u1", (self._nulls,)), *fixed, *lengths]
         )
 
+    @property
+    def least_bytes(self) -> int:
+        """What a value takes, without texts and bytes."""
+        return int(self._fixed.itemsize)
+
     def empty(self) -> pl.DataFrame:
         """A rows frame without rows."""
         return self.schema.to_frame()

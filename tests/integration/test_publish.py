@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from streams.cli import publish as command
+from streams.cli.main import main
 from streams.config import Settings, load_settings
 from streams.definitions.decide import Change
 from streams.definitions.publish import PublishOutcome, publish
@@ -22,6 +23,7 @@ from streams.kafka import (
 )
 from streams.schema.output import owner
 from streams.schema.registry import Registry
+from tests.integration.kafka_tools import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,6 +171,51 @@ def test_a_dry_run_changes_nothing(project: Project, registry: Registry) -> None
     settings = project.settings()
     assert topic_partitions(settings, settings.names.definitions_topic) is None
     assert registry.versions(f"features.{project.set_name}-value") == []
+
+
+def plan_of(project: Project, file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
+    """How `rewindow plan FILE --json` ends, and what it prints."""
+    addresses = project.addresses
+    servers = ["--bootstrap-servers", addresses.bootstrap_servers]
+    registry = ["--registry-url", addresses.registry_url]
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(file), "--app", project.prefix, "--json", *servers, *registry])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_tells_what_publishing_comes_to_and_does_nothing(
+    project: Project, kafka: KafkaTools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kafka.produce(project.topic, [Outgoing(value=b"x", partition=1)] * 3)
+    project.publish(project.source(), project.feature_set(COUNT))
+    delays = project.feature_set(
+        COUNT, "n4: {count: '*', window: 4h}", "d: {sum: delay, window: 1h}", version="1.1.0"
+    )
+    before = read_definitions(project.settings()).next_offset
+    exit_code, printed = plan_of(project, delays, capsys)
+    assert (exit_code, printed["refused"]) == (0, False)
+    source, version = printed["definitions"]
+    assert (source["change"], version["change"]) == ("unchanged", "published")
+    plan = version["plan"]
+    takes = {one["name"]: (one["takes"], one["shared_with"]) for one in plan["features"]}
+    assert takes == {
+        "n": ("shared", ["1.0.0"]),
+        "n4": ("panes", ["1.0.0"]),
+        "d": ("replay", []),
+    }
+    offsets = [(one["from_offset"], one["to_offset"]) for one in plan["replay"]["partitions"]]
+    assert offsets == [(0, 0), (0, 3), (0, 0)]
+    assert plan["live_after"] == ["1.0.0", "1.1.0"]
+    other = project.feature_set("n: {count: delay, window: 1h}")
+    exit_code, printed = plan_of(project, other, capsys)
+    assert (exit_code, printed["definitions"][1]["change"]) == (3, "refused")
+    assert "other content" in printed["definitions"][1]["reasons"][0]
+    wrong_type = project.feature_set("n: {mean: delay, window: 1h}", version="1.1.0")
+    exit_code, printed = plan_of(project, wrong_type, capsys)
+    assert exit_code == 3
+    assert "another type needs another name" in printed["definitions"][1]["reasons"][0]
+    assert read_definitions(project.settings()).next_offset == before
 
 
 def test_other_content_under_a_published_version_is_refused(project: Project) -> None:

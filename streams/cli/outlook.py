@@ -1,0 +1,230 @@
+"""What a plan depends on besides the definitions, read from Kafka: nothing is changed.
+
+1. What is decided, and what partition owners said when versions got ready.
+2. How far each partition of a set's stream has come, and what its log holds.
+3. Where that log does not begin with the stream: the time of the first record.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams.cli.control_topics import Values, read_acks, read_control
+from streams.control.preview import PartitionFacts, Preview, preview
+from streams.control.records import Ready
+from streams.control.routes import Rules
+from streams.control.state import ControlState, fold
+from streams.datapath.progress import Progress
+from streams.definitions.model import StartAt
+from streams.definitions.plan import plan_versions
+from streams.kafka import Admin, confluent_config, explain
+from streams.runtime.offsets import Committed, Offsets, metadata_text
+from streams.schema.types import field_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from streams.config import Settings
+    from streams.definitions.model import FeatureSet, Source
+    from streams.definitions.plan import Plan
+    from streams.definitions.store import Definitions, PublishedSource
+    from streams.schema.registry import Registry
+
+POLL_S = 0.5
+PATIENCE_POLLS = 20
+TIMEOUT_S = 10.0
+
+_At = tuple[str, int]
+_Floors = dict[tuple[str, str, int], int | None]
+"""By set, version and partition."""
+
+
+class Outlook:
+    """Works out what versions would take, as things stand when it is made."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        """Raises UnreachableError, and `RewindowError` for records that can't be read."""
+        self._settings = settings
+        self._topics = Admin(settings).partitions()
+        self._offsets = Offsets(settings)
+        self._state, self._floors = self._decided(Values(registry))  # 1
+
+    def preview(
+        self, source: PublishedSource, versions: Sequence[FeatureSet], version: str
+    ) -> Preview:
+        """What publishing `version` comes to; `versions` are all of its set, in order, with it."""
+        plans = plan_versions(versions, source.source, field_types(source.schema))
+        name = plans[0].view.feature_set
+        return preview(
+            plans,
+            version,
+            self._state.sets.get(name),
+            Rules(published=tuple(one.version for one in versions if one.version != version)),
+            self._partitions(plans[0], source.source),
+        )
+
+    def of_published(self, definitions: Definitions, name: str, version: str | None) -> Preview:
+        """What a version that is published takes, beside those that were published before it."""
+        versions = [one.feature_set for one in definitions.sets[name]]
+        at = next(i for i, one in enumerate(versions) if one.version == version)
+        source = definitions.sources[versions[at].source]
+        return self.preview(source, versions[: at + 1], versions[at].version)
+
+    def state(self, feature_set: str, version: str, published: Sequence[str]) -> str:
+        """What a published version does: serving, live, retired, or published only."""
+        route = self._state.route(feature_set, Rules(published=published))
+        if route.serving == version:
+            return "serving"
+        if version in route.retired:
+            return "retired"
+        return "live" if route.live_version(version) is not None else "published"
+
+    def _decided(self, values: Values) -> tuple[ControlState, _Floors]:
+        names = self._settings.names
+        if not {names.control_topic, names.acks_topic} <= self._topics.keys():
+            return ControlState(), {}
+        state = fold(record for _, record in read_control(self._settings, values))
+        floors: _Floors = {}
+        for _, ack in read_acks(self._settings, values, 0):
+            if isinstance(ack, Ready):
+                floors[ack.feature_set, ack.version, ack.partition] = ack.floor_ms
+        return state, floors
+
+    def _partitions(self, plan: Plan, source: Source) -> list[PartitionFacts]:
+        """Facts of the set's stream; of its source where that is not rekeyed yet."""
+        names = self._settings.names
+        topic = source.topic
+        if (
+            plan.rekeyed
+            and names.stream_topic(source.name, tuple(plan.view.entity)) in self._topics
+        ):
+            topic = names.stream_topic(source.name, tuple(plan.view.entity))
+        at = [(topic, number) for number in range(self._topics.get(topic, 0))]
+        committed = committed_by(self._settings, names.worker_group, at)  # 2
+        starts, ends = self._offsets.starts(at), self._offsets.ends(at)
+        begins = self._begins(source, at, committed, starts, ends)
+        floors = self._begin_floors(source, topic, begins, ends)
+        name = plan.view.feature_set
+        facts = []
+        for one in at:
+            found = committed.get(one)
+            progress = _progress(found)
+            closed = progress.closed.get(name)
+            facts.append(
+                PartitionFacts(
+                    topic=topic,
+                    partition=one[1],
+                    log_start=starts[one],
+                    begin=begins[one],
+                    position=ends[one] if found is None else found.offset,
+                    begin_floor_ms=floors.get(one),
+                    closed_ms=None if closed is None else closed.through_ms,
+                    floors_ms={
+                        version: floor
+                        for (of, version, number), floor in self._floors.items()
+                        if (of, number) == (name, one[1])
+                    },
+                )
+            )
+        return facts
+
+    def _begins(
+        self,
+        source: Source,
+        at: Sequence[_At],
+        committed: Mapping[_At, Committed],
+        starts: Mapping[_At, int],
+        ends: Mapping[_At, int],
+    ) -> dict[_At, int]:
+        """Where a replay from nothing begins: where the app did, if the log goes back that far."""
+        fresh = [one for one in at if one not in committed]
+        if source.start is StartAt.EARLIEST:
+            first = dict(starts)
+        elif source.start is StartAt.LATEST:
+            first = dict(ends)
+        else:
+            first = self._offsets.at_time(fresh, int(source.start))
+        begins = {one: first[one] for one in fresh}
+        for one, found in committed.items():
+            begins[one] = _progress(found).start
+        return {one: max(begin, starts[one]) for one, begin in begins.items()}
+
+    def _begin_floors(
+        self, source: Source, topic: str, begins: Mapping[_At, int], ends: Mapping[_At, int]
+    ) -> dict[_At, int]:
+        """From when on panes are whole that are made from a log's later part."""
+        if topic != source.topic:
+            return {}
+        later = {one: begin for one, begin in begins.items() if 0 < begin < ends[one]}
+        times = first_times(self._settings, later)  # 3
+        return {one: time_ms + source.max_ahead_ms for one, time_ms in times.items()}
+
+
+def _progress(found: Committed | None) -> Progress:
+    """What was committed with a position; nothing by who set it by hand."""
+    return Progress.decode(found.metadata) if found is not None and found.metadata else Progress()
+
+
+@contextmanager
+def _reader(settings: Settings, group: str) -> Iterator[Consumer]:
+    """A client that reads partitions by hand and never joins its group."""
+    options = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 50,
+    }
+    consumer = Consumer(confluent_config(settings, **options))
+    try:
+        yield consumer
+    except KafkaException as error:
+        raise explain(settings, error, "reading what workers have committed") from None
+    finally:
+        consumer.close()
+
+
+def committed_by(settings: Settings, group: str, at: Sequence[_At]) -> dict[_At, Committed]:
+    """What a group has committed; partitions without anything are absent.
+
+    By a consumer's request: librdkafka's admin client dies of the answer of a cluster in which
+    no group was ever coordinated.
+    """
+    if not at:
+        return {}
+    with _reader(settings, group) as consumer:
+        found = consumer.committed([TopicPartition(*one) for one in at], timeout=TIMEOUT_S)
+    for tp in found:
+        if tp.error is not None:
+            raise explain(settings, KafkaException(tp.error), f"reading offsets of {group}")
+    return {
+        (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=metadata_text(tp.metadata))
+        for tp in found
+        if tp.offset >= 0
+    }
+
+
+def first_times(settings: Settings, offsets: Mapping[_At, int]) -> dict[_At, int]:
+    """Timestamps of the first records from these offsets on; absent where none has any."""
+    if not offsets:
+        return {}
+    found: dict[_At, int] = {}
+    wanted, patience = set(offsets), PATIENCE_POLLS
+    with _reader(settings, f"{settings.app}.plan") as consumer:
+        consumer.assign([TopicPartition(*one, offset) for one, offset in offsets.items()])
+        while wanted and patience:
+            message = consumer.poll(POLL_S)
+            if message is None:
+                patience -= 1
+                continue
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            one = (message.topic() or "", message.partition() or 0)
+            if one in wanted:
+                wanted.discard(one)
+                if error is None and message.timestamp()[1] >= 0:
+                    found[one] = message.timestamp()[1]
+    return found
