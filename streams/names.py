@@ -69,6 +69,10 @@ class Names:
     def features_topic(self, feature_set: str) -> str:
         return f"{self.prefix}features.{feature_set}"
 
+    def pinned_topic(self, feature_set: str, version: str) -> str:
+        """Where the vectors of a pinned version go."""
+        return f"{self.features_topic(feature_set)}.v{version}"
+
     def stream_topic(self, source: str, entity: tuple[str, ...]) -> str:
         """Repartition topic of `source` rekeyed by the `entity` fields."""
         return self._own(f"stream.{stream_name(source, entity)}")

@@ -10,6 +10,7 @@ import typer
 
 from streams.cli import (
     audit,
+    diff,
     plan,
     publish,
     requests,
@@ -47,6 +48,7 @@ def build() -> typer.Typer:
     schemas.register(app)
     publish.register(app)
     plan.register(app)
+    diff.register(app)
     worker.register(app)
     tail.register(app)
     versions.register(app)

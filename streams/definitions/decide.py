@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from streams.definitions.differ import differences
 from streams.definitions.digest import digest, fixed_part
 from streams.definitions.expressions import check_expression
 from streams.definitions.load import Loaded, record_key
@@ -179,11 +180,12 @@ class _Decider:
         if before is not None:
             change = Change.UNCHANGED if before.feature_set == feature_set else Change.UPDATED
             if before.digest != value:
+                parts = differences(before.feature_set, feature_set).parts
                 self._refuse(
                     feature_set,
                     "version",
                     f"{feature_set.version} of {feature_set.name} is published with other content "
-                    f"({_difference(before.feature_set, feature_set)}): give this a new version",
+                    f"({', '.join(parts) or 'its source'}): give this a new version",
                 )
         self._check_same_base(feature_set)
         first = self._published.first(feature_set.name)
@@ -291,17 +293,3 @@ def _types(feature_set: FeatureSet, fields: Mapping[str, pl.DataType]) -> list[p
 
 def _fields(schema: Mapping[str, Any]) -> tuple[dict[str, pl.DataType], dict[str, str]]:
     return field_types(schema), unsupported_fields(schema)
-
-
-def _difference(was: FeatureSet, now: FeatureSet) -> str:
-    """Which parts of a set differ, for a message."""
-    keys = ["source", "entity", "every_ms", "allowed_lateness_ms", "retention_ms", "emit", "where"]
-    parts = [key.removesuffix("_ms") for key in keys if getattr(was, key) != getattr(now, key)]
-    before = {feature.name: feature for feature in was.features}
-    after = {feature.name: feature for feature in now.features}
-    parts.extend(
-        f"features.{name}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    )
-    return ", ".join(parts) if parts else "its source"

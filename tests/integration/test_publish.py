@@ -173,15 +173,16 @@ def test_a_dry_run_changes_nothing(project: Project, registry: Registry) -> None
     assert registry.versions(f"features.{project.set_name}-value") == []
 
 
-def plan_of(project: Project, file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
-    """How `rewindow plan FILE --json` ends, and what it prints."""
+def told(project: Project, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    """How a command ends with --json, and what it prints."""
     addresses = project.addresses
     servers = ["--bootstrap-servers", addresses.bootstrap_servers]
     registry = ["--registry-url", addresses.registry_url]
     with pytest.raises(SystemExit) as ended:
-        main(["plan", str(file), "--app", project.prefix, "--json", *servers, *registry])
+        main([*arguments, "--app", project.prefix, "--json", *servers, *registry])
     assert isinstance(ended.value.code, int)
-    return ended.value.code, json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    return ended.value.code, json.loads(printed) if printed else None
 
 
 def test_a_plan_tells_what_publishing_comes_to_and_does_nothing(
@@ -193,7 +194,7 @@ def test_a_plan_tells_what_publishing_comes_to_and_does_nothing(
         COUNT, "n4: {count: '*', window: 4h}", "d: {sum: delay, window: 1h}", version="1.1.0"
     )
     before = read_definitions(project.settings()).next_offset
-    exit_code, printed = plan_of(project, delays, capsys)
+    exit_code, printed = told(project, capsys, "plan", str(delays))
     assert (exit_code, printed["refused"]) == (0, False)
     source, version = printed["definitions"]
     assert (source["change"], version["change"]) == ("unchanged", "published")
@@ -208,14 +209,56 @@ def test_a_plan_tells_what_publishing_comes_to_and_does_nothing(
     assert offsets == [(0, 0), (0, 3), (0, 0)]
     assert plan["live_after"] == ["1.0.0", "1.1.0"]
     other = project.feature_set("n: {count: delay, window: 1h}")
-    exit_code, printed = plan_of(project, other, capsys)
+    exit_code, printed = told(project, capsys, "plan", str(other))
     assert (exit_code, printed["definitions"][1]["change"]) == (3, "refused")
     assert "other content" in printed["definitions"][1]["reasons"][0]
     wrong_type = project.feature_set("n: {mean: delay, window: 1h}", version="1.1.0")
-    exit_code, printed = plan_of(project, wrong_type, capsys)
+    exit_code, printed = told(project, capsys, "plan", str(wrong_type))
     assert exit_code == 3
     assert "another type needs another name" in printed["definitions"][1]["reasons"][0]
     assert read_definitions(project.settings()).next_offset == before
+
+
+def test_values_of_two_versions_are_compared_where_both_were_computed(
+    project: Project, kafka: KafkaTools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.publish(project.source(), project.feature_set(COUNT, "gone: {count: '*', window: 1h}"))
+    second = project.feature_set("n: {count: delay, window: 1h}", version="1.1.0")
+    project.publish(second)
+    name = project.set_name
+    one, other = (f"{name}@1.0.0", f"{name}@1.1.0")
+    exit_code, printed = told(project, capsys, "diff", one, other)
+    assert exit_code == 0
+    assert printed["definitions"]["features"]["removed"] == ["gone"]
+    assert printed["values"]["pairs"] == 0
+    assert f"rewindow pin {name}@1.0.0" in printed["values"]["remarks"][0]
+
+    first_set, second_set = read_definitions(project.settings()).sets[name]
+
+    def vector(version: str, origin: str, as_of_ms: int, **features: int) -> Outgoing:
+        published = first_set if version == "1.0.0" else second_set
+        fields = {"origin": origin, "as_of": as_of_ms, "rewindow_kind": "final"}
+        value = {**fields, "rewindow_version": version, **features}
+        encoded = kafka.encode(published.value_schema_id, value)
+        return Outgoing(value=encoded, partition=1, headers={"rewindow.version": version.encode()})
+
+    topic = project.settings().names.features_topic(name)
+    served = [vector("1.0.0", origin, 600_000, n=5, gone=1) for origin in ("a", "b", "c")]
+    kafka.produce(topic, [*served, vector("1.0.0", "a", 1_200_000, n=9, gone=1)])
+    pinned = project.settings().names.pinned_topic(name, "1.1.0")
+    kafka.create_topic(pinned, partitions=3)
+    kafka.produce(pinned, [vector("1.1.0", "a", 600_000, n=5), vector("1.1.0", "b", 600_000, n=3)])
+    values = told(project, capsys, "diff", one, other)[1]["values"]
+    assert values["topics"] == [topic, pinned]
+    assert values["vectors"] == {"a": 4, "b": 2}
+    assert (values["pairs"], values["only_a"], values["only_b"]) == (2, 1, 0)
+    (found,) = values["features"]
+    assert (found["name"], found["compared"], found["equal"]) == ("n", 2, 1)
+    assert found["examples"] == [{"entity": "b", "as_of_ms": 600_000, "a": 5, "b": 3}]
+    later = told(project, capsys, "diff", one, other, "--since", "1970-01-01T00:11")[1]
+    assert later["values"]["pairs"] == 0
+    unknown = told(project, capsys, "diff", one, f"{name}@9.9.9")
+    assert unknown == (2, None)
 
 
 def test_other_content_under_a_published_version_is_refused(project: Project) -> None:
