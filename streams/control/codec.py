@@ -61,11 +61,11 @@ _SET = TypeAdapter(SetRecord)
 _REQUEST = TypeAdapter(RequestRecord)
 _REPLY = TypeAdapter(Reply)
 _AUDIT = TypeAdapter(AuditRecord)
-_ACKS: Mapping[str, type[Ready | Failed | Fenced]] = {
-    "ready": Ready,
-    "failed": Failed,
-    "fenced": Fenced,
+_ACKS: Mapping[str, tuple[TypeAdapter[Ack], tuple[str, ...]]] = {
+    made.__name__.lower(): (TypeAdapter(made), tuple(made.__dataclass_fields__))
+    for made in (Ready, Failed, Fenced)
 }
+"""By kind, how an ack is read, and the names of its fields."""
 
 
 def kind_of(value: Request | Reply | ControlRecord | Ack | AuditRecord) -> Kind:
@@ -118,13 +118,11 @@ def decode_control(value: bytes, writer: Mapping[str, Any] | None = None) -> Con
 def decode_ack(value: bytes, writer: Mapping[str, Any] | None = None) -> Ack:
     """An ack; see `decode_control`."""
     fields = _read(Kind.ACK, value, writer)
-    made = _ACKS.get(fields["kind"])
-    if made is None:
+    known = _ACKS.get(fields["kind"])
+    if known is None:
         raise ValueError(f"there is no ack of kind {fields['kind']!r}")
-    ack: Ack = TypeAdapter(made).validate_python(
-        {name: fields[name] for name in made.__dataclass_fields__}
-    )
-    return ack
+    made, names = known
+    return made.validate_python({name: fields[name] for name in names})
 
 
 def decode_audit(value: bytes, writer: Mapping[str, Any] | None = None) -> AuditRecord:

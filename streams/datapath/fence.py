@@ -27,7 +27,7 @@ def fence(
     Raises `LookupError` for a version that does not follow, and ValueError while a closing is
     pending.
     """
-    if at.progress.cursor is not None:
+    if at.progress.cursor is not None or at.progress.owing:
         raise ValueError(f"no fence of {feature_set} while a closing is pending")
     path = versions.path(feature_set)
     closed = at.progress.closed.get(feature_set)

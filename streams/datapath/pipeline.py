@@ -124,7 +124,7 @@ class Pipeline:
                 continue
             if first is not None:
                 there = self._at.watermark_after(part.below(first + 1))
-                yield from self.close_through(self._at.effective_ms(there), part.first_offset)
+                yield from self._close_ahead(there, part)
                 waiting.append(part)
                 continue
             prepared = self._prepare(part)
@@ -133,7 +133,7 @@ class Pipeline:
                 if len(part.offsets) > 1:
                     waiting.extend(reversed(part.halves()))
                     continue
-                yield from self.close_through(self._at.effective_ms(after), part.first_offset)
+                yield from self._close_ahead(after, part)
                 prepared = self._prepare(part)
                 # Its updates are those of one entity.
                 readings = self._read(prepared, after, math.inf)
@@ -141,6 +141,11 @@ class Pipeline:
             yield self._apply(part, prepared, readings, after)
             if part.markers and (silence_ms := self.watermark.silence_ms) is not None:
                 yield from self.silence(silence_ms)
+
+    def _close_ahead(self, after: Watermark, part: Batch) -> Iterator[Step]:
+        """Close what the first record of a part closes, before it is applied."""
+        self._at.owing = True
+        yield from self.close_through(self._at.effective_ms(after), part.first_offset)
 
     def _first_of_a_successor(self, part: Batch) -> int | None:
         """The record at which a version closes its first as-of time after another one's."""
@@ -218,6 +223,7 @@ class Pipeline:
         for bundle in self.bundles:
             bundle.take(batch)
         self._at.go_on(batch)
+        self._at.owing = False
         self._at.note(progress)
         return Step(
             position=self.position,
@@ -235,7 +241,9 @@ class Pipeline:
         before that must not count as closed for them.
         """
         effective = self._at.watermark_ms
-        progress = replace(self.progress, definitions_offset=definitions_offset)
+        # Whoever was here before may have read further, and what it knew is known here.
+        offset = max(self.progress.definitions_offset, definitions_offset)
+        progress = replace(self.progress, definitions_offset=offset)
         for path in self.paths:
             name = path.view.feature_set
             if name not in progress.closed:
@@ -343,7 +351,7 @@ class Pipeline:
         epoch that holds already changes nothing.
 
         Raises `LookupError` for a version that does not follow, and ValueError while a closing
-        is pending.
+        is pending or `owing`.
         """
         if epoch <= self.progress.epochs.get(feature_set, 0):
             return
@@ -357,6 +365,13 @@ class Pipeline:
         )
         yield step
         yield from self._catch_up([path])
+
+    @property
+    def owing(self) -> bool:
+        """Whether the record at the position has closed something and is not applied yet, as a
+        crash may leave it. What it closes belongs to the version before a fence: the fence waits
+        until it is applied."""
+        return self.progress.owing
 
     def heard(self, control_offset: int) -> None:
         """Control records below this offset are applied; committed with the next step."""

@@ -2,8 +2,9 @@
 
 For each set: the highest closed as-of time and the version that closed it, and the epoch that
 holds. For the partition: the offset at which it began, a watermark advanced by idleness, the
-definitions and control offsets applied, and the cursor of a closing that is larger than one
-transaction. It is read back at a claim; an unknown format is refused.
+definitions and control offsets applied, the cursor of a closing that is larger than one
+transaction, and whether the record at the position has closed something already. It is read
+back at a claim; an unknown format is refused.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Progress:
     epochs: Mapping[str, int] = field(default_factory=dict)
     """By set, where it is not 0."""
     cursor: Cursor | None = None
+    owing: bool = False
+    """Something is closed because of the record at the position, which is not applied yet."""
     start: int = 0
     """Offset at which the stream began for this app; what lies before is not its concern."""
 
@@ -84,6 +87,8 @@ class Progress:
             document["e"] = dict(self.epochs)
         if self.start:
             document["s"] = self.start
+        if self.owing:
+            document["r"] = 1
         if self.cursor is not None:
             cursor = self.cursor
             document["k"] = [
@@ -112,6 +117,7 @@ class Progress:
                 definitions_offset=document.get("d", 0),
                 control_offset=document.get("o", 0),
                 epochs=dict(document.get("e", {})),
+                owing=bool(document.get("r", 0)),
                 start=document.get("s", 0),
                 cursor=None
                 if cursor is None

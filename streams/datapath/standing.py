@@ -23,6 +23,8 @@ class Standing:
         self.position = position
         self.watermark = watermark
         self.progress = progress
+        self.owing = progress.owing
+        """See `Progress.owing`; goes into the next step."""
 
     @property
     def watermark_ms(self) -> int | None:
@@ -61,4 +63,6 @@ class Standing:
 
     def note(self, progress: Progress, cursor: Cursor | None = None) -> None:
         """What the next step commits: `progress`, with the watermark, and this cursor or none."""
-        self.progress = replace(progress, cursor=cursor, watermark_ms=self.watermark_ms)
+        self.progress = replace(
+            progress, cursor=cursor, watermark_ms=self.watermark_ms, owing=self.owing
+        )

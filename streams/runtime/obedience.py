@@ -83,6 +83,7 @@ class Obedience:
         self._on_warm = on_warm
         self._crash = crash
         self._seen = -1
+        self._fence_waits = False
         self._unready: dict[Name, LiveVersion] = {}
         self._absent: dict[Name, LiveVersion] = {}
         """Live versions that are not here, in the order in which they are warmed."""
@@ -103,10 +104,11 @@ class Obedience:
         """Do all that can be done now. Needs the turn, and a pipeline with nothing pending."""
         offset = self._decided.next_offset
         news, first = offset != self._seen, self._seen < 0
+        waited, self._fence_waits = self._fence_waits, False
         if news:
             await self._note_live()
         joined = await self._join()
-        if news or joined:
+        if news or joined or waited:
             await self._switch(offset)
             await self._leave()
             if first:
@@ -132,6 +134,9 @@ class Obedience:
             if route is not None and route.epoch > self._pipeline.progress.epochs.get(name, 0):
                 if (name, route.serving) in self._absent:
                     continue  # the fence waits until it is warm
+                if self._pipeline.owing:
+                    self._fence_waits = True  # until the next batch
+                    continue
                 steps = self._pipeline.switch(
                     name, route.serving, epoch=route.epoch, control_offset=offset
                 )

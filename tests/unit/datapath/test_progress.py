@@ -15,6 +15,7 @@ FULL = Progress(
     control_offset=9,
     epochs={"ümlaut": 4, "gone": 1},
     cursor=Cursor(feature_set="ümlaut", version="1.0.0", as_of_ms=-20, entities_done=3),
+    owing=True,
     start=12,
 )
 

@@ -354,3 +354,30 @@ def test_taking_over_never_holds_more_rows_than_the_limit(
     assert max(held) <= limit
     assert cut.vectors == whole.vectors
     assert len([one for one in whole.vectors if one[1] == 200]) == 100
+
+
+# -- a crash between what a record closes and the record ------------------------------------------
+
+
+def test_what_a_record_closes_belongs_to_the_version_before_the_fence() -> None:
+    #  T=10 closes at the third record, an entity at a time. The process ends when that is done
+    #  and the record itself is not: a fence here would come between the two.
+    rig = Rig(V1, V2, pairs_per_step=1)
+    rig.take(("ann", 3, 1), ("bob", 4, 2))
+    rig.take(("ann", 14, 1), crash_after=2)
+    rig.crash()
+    assert spoken(rig) == [(10, "ann", "final", 1), (10, "bob", "final", 1)]
+    assert rig.pipeline.owing
+    with pytest.raises(ValueError, match="while a closing is pending"):
+        rig.switch("a", "2.0.0")
+    rig.take_rest()
+    assert not rig.pipeline.owing
+    rig.switch("a", "2.0.0")
+    assert rig.acks[-1].offset == 3
+
+
+def test_the_first_definitions_offset_of_a_claim_is_no_lower_than_what_is_committed() -> None:
+    rig = Rig(V1)
+    rig.pipeline.begin(7)
+    rig.pipeline.begin(3)
+    assert rig.pipeline.progress.definitions_offset == 7

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +77,27 @@ async def with_two(town: Town) -> Town:
     town.decided.decide(f"{V1}!", f"{V2}!")
     await town.obey()
     return town
+
+
+# -- a fence waits --------------------------------------------------------------------------------
+
+
+async def test_a_fence_waits_for_the_record_that_has_closed_something(make: Make) -> None:
+    town = make()
+    town.limits = replace(town.limits, pairs_per_step=1)
+    await with_two(await at_end(town))
+    town.log.append(("ann", 22, 1))
+    batch = await town._read(town._records([3]), 3)
+    assert town.pipeline is not None
+    town._commit(islice(town.pipeline.steps(batch), 1))  # what it closes, and not itself
+    town.decided.decide(f"{V1}!", f"{V2}!", serving=V2, epoch=1)
+    await town.claim()
+    assert town.fences() == []
+    await town.obey()
+    assert town.fences() == []
+    await town.read_on(1)
+    await town.obey()
+    assert town.fences() == [("a", V2, 1, 4)]
 
 
 # -- a version becomes live -----------------------------------------------------------------------

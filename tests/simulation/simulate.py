@@ -1,0 +1,122 @@
+"""One seed from its beginning to the verdict."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from streams.control.draft import Draft
+from streams.runtime import log as log_module
+from streams.runtime import obedience, orders, producer, replay
+from streams.runtime.control import coordination, published, tail
+from tests.simulation import clients
+from tests.simulation.check import check
+from tests.simulation.defects import BREAKS
+from tests.simulation.faults import WARMING
+from tests.simulation.loop import SimTask
+from tests.simulation.scenario import Scenario
+from tests.simulation.store import Bundle
+from tests.simulation.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MEMORY = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)
+"""Directories are made and deleted by the thousand, faster where no disk is asked."""
+
+
+@dataclass
+class Outcome:
+    """What became of a seed. `transitions` and `points` are what was visited."""
+
+    seed: int
+    problems: list[str]
+    digest: str
+    trace: list[str]
+    transitions: set[tuple[str, str]] = field(default_factory=set)
+    points: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
+    """The product on fakes, with a defect if one is named. Gives the transitions that are
+    visited from then on."""
+    visited: set[tuple[str, str]] = set()
+    move = Draft.move
+
+    def noted(self: Draft, record: Any, event: Any, **given: Any) -> None:
+        visited.add((record.state.value, event.value))
+        move(self, record, event, **given)
+
+    warm = obedience._Warming._open
+
+    async def warming(self: Any) -> None:
+        before = WARMING.set(True)
+        try:
+            await warm(self)
+        finally:
+            WARMING.reset(before)
+
+    places: list[tuple[Any, str, Any]] = [
+        (producer, "AIOKafkaProducer", clients.Producer),
+        (log_module, "ColumnConsumer", clients.Consumer),
+        (tail, "AIOKafkaConsumer", clients.Consumer),
+        (orders, "read_definitions", clients.read_definitions),
+        (published, "read_definitions", clients.read_definitions),
+        (published, "Admin", clients.Admin),
+        (replay, "Bundle", Bundle),
+        (coordination, "LOOK_EVERY_S", 1.0),
+        (Draft, "move", noted),
+        (obedience._Warming, "_open", warming),
+    ]
+    places += BREAKS[defect]() if defect else []
+    patches = [patch.object(*place) for place in places]
+    unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        for one in patches:
+            one.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of what a killed process left
+            yield visited
+    finally:
+        for one in patches:
+            one.stop()
+        sys.unraisablehook = unraisable
+        logging.disable(level)
+
+
+def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
+    """Run one seed. Needs `in_simulation`."""
+    SimTask.numbers = itertools.count()
+    directory = Path(tempfile.mkdtemp(prefix="rewindow-simulation-", dir=_MEMORY))
+    world = World(seed, directory)
+    try:
+        with patch.object(producer, "METADATA_BYTES", world.metadata_bytes):
+            Scenario(world).run()
+            if not world.problems:
+                for problem in check(world):
+                    world.problem(problem)
+        return Outcome(
+            seed=seed,
+            problems=list(world.problems),
+            digest=world.digest(),
+            trace=list(world.trace),
+            transitions=visited or set(),
+            points=dict(world.faults.seen),
+        )
+    finally:
+        for process in world.scheduler.processes:
+            process.clear()
+        shutil.rmtree(directory, ignore_errors=True)

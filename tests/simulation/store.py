@@ -1,0 +1,103 @@
+"""Panes on a disk that may lose what was not flushed: stands for RocksDB bundles.
+
+A bundle is a directory, as the product expects it to be, with one file that names what was
+flushed last: rows and meta together, which never change. So what moves, copies or deletes
+directories does that to state, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Self
+
+import polars as pl
+
+from streams.errors import RefusedError, RewindowError
+from streams.state.memory import MemoryStore
+from tests.simulation.loop import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from streams.state.rows import RowLayout
+    from streams.state.store import Meta
+
+_FILE = "flushed"
+
+
+class Disk:
+    """What was flushed, by number; the files hold the numbers."""
+
+    def __init__(self) -> None:
+        self.flushed: dict[int, tuple[pl.DataFrame, Meta]] = {}
+        self.open: dict[str, Process] = {}
+        self._numbers = itertools.count(1)
+
+    def keep(self, rows: pl.DataFrame, meta: Meta) -> int:
+        number = next(self._numbers)
+        self.flushed[number] = (rows, meta)
+        return number
+
+
+class Bundle(MemoryStore):
+    """Stands for `streams.state.bundle.Bundle`."""
+
+    __slots__ = ("_before_ingest", "_disk", "_path", "_process")
+
+    def __init__(
+        self, disk: Disk, path: Path, layout: RowLayout, before_ingest: Callable[[], None]
+    ) -> None:
+        super().__init__(layout)
+        self._disk = disk
+        self._path = path
+        self._before_ingest = before_ingest
+        self._process = Process.current()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        layout: RowLayout,
+        *,
+        identity: Mapping[str, str],
+        resources: object,
+        formerly: Mapping[str, str] | None = None,
+        before_ingest: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """As that of a bundle, of which one process may have the LOCK."""
+        del identity, resources, formerly
+        process = Process.current()
+        process.live()
+        disk: Disk = process.host.disk
+        holder = disk.open.get(str(path))
+        if holder is not None and not holder.dead:
+            raise RefusedError(f"the state in {path} is open already")
+        if not path.is_dir():
+            if process.host.faults.disk_fails(path.name):
+                raise RewindowError(f"the state directory {path} can't be written: asked for")
+            path.mkdir(parents=True)
+        disk.open[str(path)] = process
+        made = cls(disk, path, layout, before_ingest)
+        held = path / _FILE
+        if held.exists():
+            made._rows, made._meta = disk.flushed[int(held.read_text())]
+        return made
+
+    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """All of it or nothing, whenever the process ends."""
+        self._process.live()
+        before = self._rows, self._meta
+        super().flush(rows, meta)
+        after = self._rows, meta
+        self._rows, self._meta = before
+        self._before_ingest()
+        self.ingest(*after)
+
+    def ingest(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """What was written is part of the bundle."""
+        self._rows, self._meta = rows, meta
+        (self._path / _FILE).write_text(str(self._disk.keep(rows, meta)))
+
+    def close(self) -> None:
+        self._disk.open.pop(str(self._path), None)

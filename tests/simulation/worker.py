@@ -1,0 +1,254 @@
+"""One worker as `streams.runtime.worker` puts it together, without Faust: what its transport
+does is done here, batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from streams.datapath.records import columns
+from streams.definitions.topics import SourceTopic
+from streams.runtime.context import Context
+from streams.runtime.control.coordination import Coordination, Parts
+from streams.runtime.control.routes import Routes
+from streams.runtime.control.schemas import register_schemas
+from streams.runtime.orders import Orders
+from streams.runtime.ownership import Ownership
+from streams.runtime.schemas import SchemaBook
+from streams.runtime.stats import Stats
+from streams.runtime.streams import StreamBook
+from streams.runtime.transport import Fetched
+from tests.simulation import clients
+from tests.simulation.faults import SimCrashPoints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from random import Random
+
+    from streams.config import Settings
+    from tests.simulation.broker import Broker
+    from tests.simulation.faults import Faults
+    from tests.simulation.loop import Process
+    from tests.simulation.store import Disk
+    from tests.simulation.world import World
+
+IDLE_POLL_S = 5.0
+ROOM_S = 0.05
+
+
+@dataclass
+class Host:
+    """What the fakes of one process find: its world, and its disk."""
+
+    world: World
+    disk: Disk
+    state_dir: Path
+
+    @property
+    def broker(self) -> Broker:
+        return self.world.broker
+
+    @property
+    def faults(self) -> Faults:
+        return self.world.faults
+
+    @property
+    def rng(self) -> Random:
+        return self.world.rng
+
+    @property
+    def settings(self) -> Settings:
+        return self.world.settings
+
+    @property
+    def topics(self) -> Mapping[str, int]:
+        return self.world.topics
+
+    def note(self, text: str) -> None:
+        self.world.note(text)
+
+
+class SimWorker:
+    """One life of a worker, in a process of its own."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self.process = process
+        self.name = process.name
+        self.told_to_coordinate = False
+        self.host: Host = process.host
+        self._world = world
+        self._fetching = asyncio.Lock()
+        self._positions: dict[TP, int] = {}
+        self._assigned: set[TP] = set()
+        self._started = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._coordination: Coordination | None = None
+        self._parts: Parts | None = None
+        self.ownership: Ownership | None = None
+
+    def begin(self) -> None:
+        """Start, in its own time."""
+        self._tasks.append(self.process.create_task(self._run(), name="worker"))
+
+    def fail(self, error: BaseException) -> None:
+        """What an operator would have to mend, of which nothing is in the scenarios."""
+        self._world.problem(f"worker {self.name} gave up: {error!r}")
+
+    async def _run(self) -> None:
+        try:
+            await self._start()
+        except Exception as error:
+            self.fail(error)
+
+    async def _start(self) -> None:
+        world = self._world
+        definitions = await self._patiently(partial(clients.read_definitions, world.settings))
+        published = {one.source.topic for one in definitions.sources.values()}
+        topics = {name: SourceTopic(partitions=world.topics[name]) for name in published}
+        book = StreamBook(world.settings, definitions, topics)
+        clock = world.clock
+        schemas = SchemaBook(cast("Any", world.registry), clock)
+        context = Context(
+            settings=world.settings,
+            names=world.settings.names,
+            kafka_config={},
+            offsets=cast("Any", clients.Offsets()),
+            schemas=schemas,
+            clock=clock,
+            stats=Stats(),
+            pool=cast("Any", None),
+            resources=cast("Any", None),
+            state_dir=self.host.state_dir,
+            instance=self.name,
+            definitions_offset=definitions.next_offset,
+            limits=world.limits,
+        )
+        registry = cast("Any", world.registry)
+        ids = await self._patiently(lambda: register_schemas(context.names, registry))
+        crash = SimCrashPoints(world.faults)
+        self._routes = Routes(context, ids, on_failure=self.fail)
+        self._orders = Orders(world.settings, book, self._routes, ids, on_failure=self.fail)
+        self._parts = Parts(
+            context=context, registry=registry, ids=ids, keep=world.keep, crash=crash
+        )
+        while True:
+            try:
+                await self._routes.start()
+                await self._orders.start()
+            except (KafkaError, OSError):
+                await asyncio.sleep(0.5)
+                continue
+            break
+        ownership = self.ownership = Ownership(
+            context, self._orders, book.streams, on_failure=self.fail, crash=crash
+        )
+        self._orders.connect(lambda: [one for _, one in ownership.all()], ownership.failed)
+        ownership.connect(self._reclaim)
+        self._tasks.append(asyncio.create_task(self._fetch(), name="fetch"))
+        self._started.set()
+
+    async def _patiently(self, work: Any) -> Any:
+        """What the command line would be started again for."""
+        while True:
+            try:
+                return await asyncio.to_thread(work)
+            except Exception as error:
+                if "asked for" not in str(error):
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def stop(self) -> None:
+        """A clean stop: batches first, then the rest."""
+        await self._started.wait()
+        await self.coordinate(on=False)
+        assert self.ownership is not None
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        await self.ownership.release_all()
+        await self._orders.stop()
+        await self._routes.stop()
+
+    # -- groups -------------------------------------------------------------------------------
+
+    async def assign(self, tps: set[TP]) -> None:
+        """The group gives these partitions to this worker, and no others."""
+        await self._started.wait()
+        self._assigned = set(tps)
+        try:
+            await self._claim(set(tps))
+        except Exception as error:
+            self.fail(error)
+
+    async def _reclaim(self, tps: set[TP]) -> None:
+        await self._claim(tps)
+
+    async def _claim(self, tps: set[TP]) -> None:
+        """As `Consumer.claim` of the transport."""
+        assert self.ownership is not None
+        async with self._fetching:
+            held = self.ownership.held()
+            await self.ownership.release((tps | held) - self._assigned)
+            starts = dict(await self.ownership.claim(tps & self._assigned))
+            lost = set(starts) - self._assigned
+            await self.ownership.release(lost)
+            for tp in lost:
+                del starts[tp]
+            self._positions.update(starts)
+
+    async def revoke(self) -> None:
+        """A rebalance begins: what is here is let go of."""
+        await self._started.wait()
+        assert self.ownership is not None
+        self._assigned = set()
+        await self.ownership.release_all()
+
+    async def coordinate(self, *, on: bool) -> None:
+        """The coordinators' group gives the rollback topic to this worker, or takes it."""
+        await self._started.wait()
+        coordination, self._coordination = self._coordination, None
+        if coordination is not None:
+            await coordination.stop()
+        if on:
+            assert self._parts is not None
+            consumer = clients.Consumer()
+            self._coordination = Coordination(self._parts, consumer, on_failure=self.fail)
+            self._coordination.start()
+
+    # -- the transport ------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        """Batches of any size, as they come; some are lost on their way to their owner."""
+        ownership, rng = self.ownership, self._world.rng
+        assert ownership is not None
+        broker = self._world.broker
+        while True:
+            waiting = False
+            async with self._fetching:
+                for tp in sorted(self._assigned):
+                    claim = ownership.claim_of(tp)
+                    if claim is None or tp not in self._positions:
+                        continue
+                    position, at = self._positions[tp], (tp.topic, tp.partition)
+                    records, after = broker.read(at, position, rng.choice((2, 6, 12)))
+                    if not records:
+                        continue
+                    if not ownership.has_room(tp):
+                        waiting = True
+                        continue
+                    self._positions[tp] = after = records[-1].offset + 1
+                    batch = Fetched(claim=claim, position=position, records=columns([records]))
+                    if not self._world.drops_batch():
+                        await ownership.take(tp, batch)
+                    waiting = waiting or after < broker.stable(at)
+            if waiting:
+                await asyncio.sleep(ROOM_S)
+            else:
+                ats = [(tp.topic, tp.partition) for tp in sorted(self._assigned)]
+                await clients.news(broker, ats, IDLE_POLL_S if ats else ROOM_S * 4)
