@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
-from streams.errors import InvalidInputError, RewindowError
+from streams.cli.options import (
+    CommonOptions,
+    Json,
+    flag,
+    print_json,
+    say,
+    takes_common_options,
+)
+from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,6 +42,10 @@ Topic = Annotated[
     ),
 ]
 
+Alone = Annotated[
+    bool, flag("--alone", help="With --file: don't ask the control topic what should be there.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
@@ -49,7 +60,8 @@ def register(app: typer.Typer) -> None:
 @takes_common_options
 def show(common: CommonOptions, file: From = None, topic: Topic = None, json: Json = False) -> None:
     """Print the audit trail, oldest first; with --json one record a line."""
-    records, _ = _read(common, file, topic)
+    _one_of(file, topic)
+    records = read_file(file) if file is not None else _read_topic(common.settings(), topic)[0]
     if json:
         for record in records:
             typer.echo(as_line(record))
@@ -62,24 +74,56 @@ def show(common: CommonOptions, file: From = None, topic: Topic = None, json: Js
 
 @takes_common_options
 def verify(
-    common: CommonOptions, file: From = None, topic: Topic = None, json: Json = False
+    common: CommonOptions,
+    file: From = None,
+    topic: Topic = None,
+    alone: Alone = False,
+    json: Json = False,
 ) -> None:
-    """Check that no audit record was edited, taken out or put elsewhere.
+    """Check that no audit record was edited, taken out, put elsewhere or cut off.
 
-    Each record carries the hash of the one before, and each decision the hash of the newest
-    record; a file is checked by itself. Exits with 1 and names the records if something is
-    wrong.
+    Each record carries the hash of the one before, and each decision on the control topic the
+    hash of the newest record. Exits with 1 and names the records if something is wrong.
     """
     from streams.control.audit import verify as find_faults
 
-    records, heads = _read(common, file, topic)
-    findings = find_faults(records, heads)
+    _one_of(file, topic)
+    if alone and file is None:
+        raise InvalidInputError("--alone goes with --file")
+    heads: list[Head] | None = None
+    if file is None:
+        records, heads = _read_topic(common.settings(), topic)
+    else:
+        # What knows of the records is read after the copy was made: it may know of later ones.
+        records = read_file(file)
+        heads = None if alone else _heads_of_now(common)
+    findings = find_faults(records, heads or [])
     if json:
-        print_json(_as_json(records, findings))
+        print_json({**_as_json(records, findings), "by_control_topic": heads is not None})
     elif not findings:
-        say(f"whole: {len(records)} records")
+        say(f"whole: {len(records)} records{'' if heads is not None else ', by themselves'}")
     if findings:
-        raise RewindowError("\n".join(finding.message for finding in findings))
+        messages = [finding.message for finding in findings]
+        if file is not None and any(one.position == len(records) for one in findings):
+            messages.append("a copy that was made before the missing ones is whole with --alone")
+        raise RewindowError("\n".join(messages))
+
+
+def _one_of(file: Path | None, topic: str | None) -> None:
+    if file is not None and topic is not None:
+        raise InvalidInputError("--file and --topic: give one of them")
+
+
+def _heads_of_now(common: CommonOptions) -> list[Head] | None:
+    """What the control topic knows of a copy; None, and said so, if it can't be asked."""
+    try:
+        return _read_heads(common.settings())
+    except (UnreachableError, InvalidInputError) as error:
+        say(
+            f"the copy is checked by itself, so an end that was cut off does not show: {error} "
+            "(--alone: don't ask)"
+        )
+        return None
 
 
 def as_line(record: AuditRecord) -> str:
@@ -101,17 +145,6 @@ def from_line(line: str) -> AuditRecord:
     if as_line(record) != line:
         raise ValueError("it is not written as `rewindow audit show --json` writes it")
     return record
-
-
-def _read(
-    common: CommonOptions, file: Path | None, topic: str | None
-) -> tuple[list[AuditRecord], list[Head]]:
-    """The records, and what the control topic knows of them; nothing of a file's."""
-    if file is not None and topic is not None:
-        raise InvalidInputError("--file and --topic: give one of them")
-    if file is not None:
-        return read_file(file), []
-    return _read_topic(common.settings(), topic)
 
 
 def read_file(file: Path) -> list[AuditRecord]:
@@ -136,18 +169,26 @@ def read_file(file: Path) -> list[AuditRecord]:
     return records
 
 
-def _read_topic(settings: Settings, topic: str | None) -> tuple[list[AuditRecord], list[Head]]:
-    from streams.cli.control_topics import Values, need_topics, read_audit, read_control
+def _read_heads(settings: Settings) -> list[Head]:
+    """What the control topic knows of the trail, in its order."""
+    from streams.cli.control_topics import Values, need_topics, read_control
 
-    names = settings.names
-    wanted = topic or names.audit_topic
-    need_topics(settings, wanted, names.control_topic)
+    need_topics(settings, settings.names.control_topic)
     with Registry.from_settings(settings.registry_options()) as registry:
-        values = Values(registry)
-        # First what knows of the records, so that those it knows of are there.
-        control = read_control(settings, values)
-        records = read_audit(settings, values, wanted)
-    return records, [record.stamp.audit for _, record in control]
+        control = read_control(settings, Values(registry))
+    return [record.stamp.audit for _, record in control]
+
+
+def _read_topic(settings: Settings, topic: str | None) -> tuple[list[AuditRecord], list[Head]]:
+    """The records of the audit topic or of a copy, and what the control topic knows of them."""
+    from streams.cli.control_topics import Values, need_topics, read_audit
+
+    wanted = topic or settings.names.audit_topic
+    need_topics(settings, wanted)
+    # First what knows of the records, so that those it knows of are there.
+    heads = _read_heads(settings)
+    with Registry.from_settings(settings.registry_options()) as registry:
+        return read_audit(settings, Values(registry), wanted), heads
 
 
 def _as_json(records: Sequence[AuditRecord], findings: Sequence[Finding]) -> dict[str, Any]:
