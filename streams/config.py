@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streams.durations import DAY_MS, parse_duration
 from streams.errors import InvalidInputError
-from streams.names import Names
+from streams.names import SNAPSHOTS_DIR, Names
 from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ KAFKA_VARIABLE = "REWINDOW_KAFKA_"
 _APP = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,64}\Z")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET = re.compile(r"password|secret|token|user\.info|jaas|ssl\.key\.pem|oauthbearer\.config")
+_SECRET = re.compile(
+    r"password|secret|token|user\.info|jaas|ssl\.key\.pem|oauthbearer\.config"
+    r"|(account|access|master|sas|service_account|storage)_key\Z"
+)
 _CREDENTIALS_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
 
 _SECTIONS: Mapping[str, tuple[str, ...] | None] = {
@@ -41,8 +45,10 @@ _SECTIONS: Mapping[str, tuple[str, ...] | None] = {
     ),
     "topics": ("prefix", "partitions", "replication_factor", "create", "retention"),
     "state": ("dir",),
-    "snapshots": ("url", "every", "keep"),
+    "snapshots": None,
 }  # fmt: skip
+_SNAPSHOT_KEYS = ("url", "every", "keep")
+_NO_SNAPSHOTS = "none"
 
 T = TypeVar("T")
 
@@ -75,15 +81,31 @@ class TopicSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSettings:
+    """Where checkpoints are kept, how often they are taken, and how many of each bundle stay.
+
+    `options` go by the object store's names (`endpoint`, `region`, `access_key_id`, …).
+    """
+
+    url: str
+    every_ms: int = 10 * 60_000
+    keep: int = 6
+    options: Mapping[str, str | Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of one app. `kafka` and `registry` go by librdkafka's names."""
+    """All settings of one app. `kafka` and `registry` go by librdkafka's names.
+
+    Without `snapshots` there are no checkpoints.
+    """
 
     app: str
     kafka: Mapping[str, str | Secret]
     registry: Mapping[str, str | Secret]
     topics: TopicSettings
     state_dir: Path
-    snapshots: Mapping[str, Any] = field(default_factory=dict)
+    snapshots: SnapshotSettings | None = None
 
     @property
     def names(self) -> Names:
@@ -112,7 +134,19 @@ class Settings:
                 "retention_ms": topics.retention_ms,
             },
             "state": {"dir": str(self.state_dir)},
+            "snapshots": _public(self.snapshots),
         }
+
+
+def _public(snapshots: SnapshotSettings | None) -> dict[str, Any]:
+    if snapshots is None:
+        return {"url": _NO_SNAPSHOTS}
+    return {
+        "url": snapshots.url,
+        "every_ms": snapshots.every_ms,
+        "keep": snapshots.keep,
+        **{key: str(value) for key, value in snapshots.options.items()},
+    }
 
 
 def reveal(options: Mapping[str, str | Secret]) -> dict[str, str]:
@@ -156,7 +190,7 @@ def load_settings(
         )
     topics = document.topics()
     state_dir = document.state_dir(name)
-    snapshots = document.section("snapshots")
+    snapshots = document.snapshots(state_dir)
     document.check()
     _add_defaults(kafka, registry)
     return Settings(
@@ -201,7 +235,7 @@ def _add_defaults(kafka: dict[str, str | Secret], registry: dict[str, str | Secr
 
 
 def _masked(key: str, value: str) -> str | Secret:
-    return Secret(value) if _SECRET.search(key) else value
+    return Secret(value) if _SECRET.search(key.lower()) else value
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -272,7 +306,7 @@ class _File:
         return found
 
     def _text(self, where: str, key: str, value: str) -> str | Secret:
-        secret = _SECRET.search(key) is not None
+        secret = _SECRET.search(key.lower()) is not None
         if _CREDENTIALS_IN_URL.search(value) and not _VARIABLE.search(value):
             self.refuse(where, "has a password in it: use basic.auth.user.info = '${VARIABLE}'")
             return ""
@@ -316,23 +350,56 @@ class _File:
 
     def topics(self) -> TopicSettings:
         """The `[topics]` table."""
-        table = self.section("topics")
-        prefix = self._get(table, "prefix", _prefix, "")
+        read = partial(self._get, "topics", self.section("topics"))
         return TopicSettings(
-            prefix=prefix,
-            partitions=self._get(table, "partitions", _positive, None),
-            replication_factor=self._get(table, "replication_factor", _positive, None),
-            create=self._get(table, "create", _boolean, True),
-            retention_ms=self._get(table, "retention", _duration_ms, 7 * DAY_MS),
+            prefix=read("prefix", _prefix, ""),
+            partitions=read("partitions", _positive, None),
+            replication_factor=read("replication_factor", _positive, None),
+            create=read("create", _boolean, True),
+            retention_ms=read("retention", _duration_ms, 7 * DAY_MS),
         )
 
-    def _get(self, table: Mapping[str, Any], key: str, read: Callable[[Any], T], default: T) -> T:
+    def snapshots(self, state_dir: Path) -> SnapshotSettings | None:
+        """The `[snapshots]` table with its variables; None where `url` is "none".
+
+        A `url` may be a path, too. Without one it is a directory in the state directory.
+        """
+        table = self.section("snapshots")
+        for key in ("every", "keep"):
+            given = self._environ.get(f"REWINDOW_SNAPSHOTS_{key.upper()}")
+            if given:
+                table[key] = int(given) if key == "keep" and given.isdecimal() else given
+        options = self.options("snapshots")
+        default = state_dir.absolute() / SNAPSHOTS_DIR
+        url = self._environ.get("REWINDOW_SNAPSHOTS_URL") or str(options.get("url", default))
+        if url == _NO_SNAPSHOTS:
+            return None
+        if "://" not in url:
+            url = self._relative(Path(url).expanduser()).absolute().as_uri()
+        others = {key: value for key, value in options.items() if key not in _SNAPSHOT_KEYS}
+        if url.startswith("file:") and others:
+            key = min(others)
+            hint = did_you_mean(key, _SNAPSHOT_KEYS)
+            self.refuse(f"snapshots.{key}", f"a directory has no such option: {hint}")
+        settings = SnapshotSettings(url=url, options=others)
+        every_ms = self._get("snapshots", table, "every", _interval_ms, settings.every_ms)
+        keep = self._get("snapshots", table, "keep", _positive, settings.keep)
+        return replace(settings, every_ms=every_ms, keep=keep)
+
+    def _get(
+        self,
+        section: str,
+        table: Mapping[str, Any],
+        key: str,
+        read: Callable[[Any], T],
+        default: T,
+    ) -> T:
         if key not in table:
             return default
         try:
             return read(table[key])
         except ValueError as error:
-            self.refuse(f"topics.{key}", str(error))
+            self.refuse(f"{section}.{key}", str(error))
             return default
 
 
@@ -342,7 +409,7 @@ def _prefix(value: Any) -> str:
     return value
 
 
-def _positive(value: Any) -> int | None:
+def _positive(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError("needs a whole number from 1 on")
     return value
@@ -358,3 +425,10 @@ def _duration_ms(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError("needs a duration in quotes, such as '7d'")
     return parse_duration(value)
+
+
+def _interval_ms(value: Any) -> int:
+    interval_ms = _duration_ms(value)
+    if interval_ms < 1_000:
+        raise ValueError("needs a second at least, such as '10m'")
+    return interval_ms

@@ -16,6 +16,9 @@ KIND_FIELD = "rewindow_kind"
 
 HEADER_PREFIX = "rewindow."
 
+SNAPSHOTS_DIR = "snapshots"
+"""Directory of checkpoints in the state directory, where nothing else is configured."""
+
 
 def is_reserved(name: str) -> bool:
     """Whether `name` is taken by the output record's own fields."""
@@ -117,3 +120,8 @@ def subjects(topic: str) -> tuple[str, str]:
 def bundle_dir(state_dir: Path, stream: str, partition: int, bundle: str) -> Path:
     """Where the RocksDB of one bundle of one stream partition lives."""
     return state_dir / stream / str(partition) / bundle
+
+
+def staging_dir(state_dir: Path) -> Path:
+    """Where checkpoints wait for their upload, or are brought together; no stream's name."""
+    return state_dir / ".staging"

@@ -22,11 +22,11 @@ from streams.clock import SystemClock
 from streams.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from streams.runtime.stats import PartitionStats, Stats
+    from streams.runtime.stats import PartitionStats, SnapshotStats, Stats
     from streams.runtime.streams import SetOutput
 
 REFRESH_S = 1.0
-LINES_AROUND = 8
+LINES_AROUND = 10
 """Lines of the terminal that are not for partitions: what was said before, totals, titles."""
 
 Instance = Annotated[
@@ -132,6 +132,15 @@ def _as_json(stats: Stats, rate: float) -> str:
             "claims": stats.claims,
             "replayed": stats.replayed,
             "overflowed_sums": stats.overflowed,
+            "restored": stats.restored,
+            "checkpoints": {
+                "enabled": stats.snapshots.enabled,
+                "taken": stats.snapshots.taken,
+                "pending": stats.snapshots.pending,
+                "last_id": stats.snapshots.last_id or None,
+                "last_at_ms": stats.snapshots.last_ms,
+                "error": stats.snapshots.error or None,
+            },
             "partitions": [
                 {
                     "stream": one.stream,
@@ -185,9 +194,21 @@ def screen(stats: Stats, rate: float, now_ms: int, height: int) -> Group:
     parts: list[Table | Text] = [totals, Text(), partitions]
     if len(shown) < len(rows):
         parts.append(Text(f"… and {len(rows) - len(shown)} partitions with less lag"))
+    if stats.snapshots.enabled:
+        told = checkpoints(stats.snapshots, now_ms)
+        parts[1:1] = [Text(), Text(told, overflow="ellipsis", no_wrap=True)]
     if not rows:
         parts = [totals, Text(), Text("no partitions yet: joining the group")]
     return Group(*parts)
+
+
+def checkpoints(stats: SnapshotStats, now_ms: int) -> str:
+    """When the last checkpoint was taken, or why it was not."""
+    if stats.error:
+        return f"the last checkpoint failed: {stats.error}"
+    if stats.last_ms is None:
+        return "no checkpoint taken yet"
+    return f"last checkpoint {stats.last_id}, {_age(max(0, now_ms - stats.last_ms))} ago"
 
 
 def _most_behind(rows: list[PartitionStats], number: int) -> list[PartitionStats]:

@@ -29,6 +29,11 @@ class BatchReader:
             stream.published.source, decoder, stream.fields, rekeyed=stream.rekeyed
         )
 
+    @property
+    def schema_ids(self) -> frozenset[int]:
+        """What the records so far were written with, as far as the registry knows it."""
+        return self._intake.decoder.known_ids
+
     async def read(self, records: Sequence[Record], first_offset: int) -> Batch:
         """Decode records, after looking up the schemas that they were written with."""
         unknown = self._intake.unknown_ids(records)

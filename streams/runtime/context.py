@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streams.names import Names
     from streams.runtime.offsets import Offsets
     from streams.runtime.schemas import SchemaBook
+    from streams.runtime.snapshots import Snapshots
     from streams.runtime.stats import Stats
     from streams.state.bundle import Resources
 
@@ -51,6 +52,7 @@ class Context:
     instance: str
     definitions_offset: int
     limits: Limits = field(default_factory=Limits)
+    snapshots: Snapshots | None = None
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread, so that heartbeats go on."""

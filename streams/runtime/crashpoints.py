@@ -31,6 +31,9 @@ POINTS = (
     "before_decision",  # made, nothing of it sent
     "in_decision",  # all of it sent, not committed
     "after_decision",  # committed, and not known here yet
+    "archive_object",  # of a checkpoint's files, one more is about to be stored
+    "archive_manifest",  # all of its files are stored, its manifest is not
+    "archive_file",  # of a checkpoint that is restored, one more file is about to come
 )
 
 

@@ -46,6 +46,7 @@ class Floors:
     def open(self, bundle: str, meta: Meta | None, begin: int) -> None:
         """A bundle with the meta it has, or one without that begins at offset `begin`."""
         wanted = json.loads(meta.extra.get(_NOTE, "[]")) if meta else self._all if begin else ()
+        self._wanted.pop(bundle, None)
         if wanted:
             self._wanted[bundle] = set(wanted)
 

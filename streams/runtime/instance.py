@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from streams.errors import InvalidInputError, RefusedError
+from streams.names import SNAPSHOTS_DIR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,8 @@ class Instance:
 
 def hold_instance(state_dir: Path, name: str | None) -> Instance:
     """Take `name`, or the first free slot. Raises `RefusedError` if it is taken."""
+    if name == SNAPSHOTS_DIR:
+        raise InvalidInputError(f"--instance {name!r} is taken: checkpoints are kept there")
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if not os.access(state_dir, os.W_OK | os.X_OK):

@@ -28,6 +28,7 @@ from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.replay import Replay, Run
+from streams.runtime.restoring import restore_lacking
 from streams.runtime.roster import live
 from streams.windowing.panes import floor_to
 
@@ -357,6 +358,16 @@ class _Warming:
         if lost:
             await self._run(lambda: self.replay.drop(lost))
             await self._run(lambda: self.replay.open(self._missing, begin))
+        restored = await restore_lacking(
+            self._context.snapshots,
+            self.replay,
+            (self._stream.name, self._at[1]),
+            self._context.resources,
+            begin=begin,
+            log_start=log_start,
+            position=position,
+        )
+        self._context.stats.restored += restored
 
     def _feeding(self) -> Pipeline:
         states = list(self.replay.states.values())

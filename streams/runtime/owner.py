@@ -22,6 +22,7 @@ from streams.runtime.output import ByOffset, outgoing
 from streams.runtime.recovery import Recovery
 from streams.runtime.roster import roster
 from streams.runtime.stats import PartitionStats
+from streams.runtime.taking import Taking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.orders import Orders
     from streams.runtime.producer import Outgoing, PartitionProducer
+    from streams.runtime.replay import Replay
     from streams.runtime.transport import Fetched
 
 T = TypeVar("T")
@@ -95,6 +97,7 @@ class PartitionOwner:
         self._pipeline: Pipeline | None = None
         self._recovery: Recovery | None = None
         self._obedience: Obedience | None = None
+        self._taking: Taking | None = None
         self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
@@ -141,6 +144,7 @@ class PartitionOwner:
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
+        self._taking = self._checkpoints(pipeline, recovery.replay)
         self._obedience = Obedience(
             self._context,
             self.partition,
@@ -160,13 +164,18 @@ class PartitionOwner:
         self._show(self.position, pipeline.progress)
         self.stats.state = "running"
 
-    async def stop(self) -> None:
-        """Finish the step in hand, flush, close. Waiting batches are left to the next claim."""
+    async def stop(self, *, for_good: bool = False) -> None:
+        """Finish the step in hand, flush, close. Waiting batches are left to the next claim.
+
+        With `for_good` a checkpoint is set aside, too: the worker stops.
+        """
         self._stop_wanted.set()
         async with self._turn:
             # What failed to be committed must not reach the disk either.
             if self._pipeline is not None and not self._ahead:
                 await self._flush()
+                if for_good and self._taking is not None:
+                    await self._taking.parting()
             await self.close()
 
     async def close(self) -> None:
@@ -184,7 +193,7 @@ class PartitionOwner:
         if self._recovery is not None:
             await self._context.run(self._recovery.replay.close)
             self._recovery = None
-        self._pipeline = None
+        self._pipeline = self._taking = None
         await self.producer.stop()
 
     @property
@@ -359,12 +368,33 @@ class PartitionOwner:
         if due or self._pipeline.unflushed_rows >= limits.flush_rows:
             self._crash.reach("before_flush")
             await self._flush()
+            if self._taking is not None:
+                await self._taking.flushed()
 
     async def _flush(self) -> None:
         assert self._pipeline is not None
         await self._run(self._pipeline.flush)
         self._flushed_s = self._context.clock.monotonic_s()
         self._context.stats.flushes += 1
+
+    def _checkpoints(self, pipeline: Pipeline, replay: Replay) -> Taking | None:
+        if self._context.snapshots is None:
+            return None
+        return Taking(
+            self._context.snapshots,
+            (self.stream.name, self.partition),
+            flush=self._flush,
+            pipeline=pipeline,
+            stores=replay.stores,
+            schema_ids=lambda: self._reader.schema_ids,
+            run=self._run,
+            instance=self._context.instance,
+        )
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is to be taken, and nothing comes that would lead to it."""
+        return self._taking is not None and self._taking.due and self.caught_up
 
     # -- without records ----------------------------------------------------------------------
 
@@ -378,6 +408,8 @@ class PartitionOwner:
                 # What failed to be committed is not to be built upon.
                 if self._pipeline is not None and not self._gone and not self._ahead:
                     await self._obey()
+                    if self._taking is not None and self._waiting.empty():
+                        await self._taking.look()
         finally:
             self._told.discard(task)
 

@@ -139,6 +139,12 @@ class Ownership:
         if owner is not None:
             await owner.take(fetched)
 
+    def remind(self) -> None:
+        """Let owners to whom nothing comes take the checkpoints that are due."""
+        for owner in self._owners.values():
+            if owner.checkpoint_due:
+                self._orders.tell(owner)
+
     # -- claiming -------------------------------------------------------------------------------
 
     def _producer(self, tp: TP) -> PartitionProducer:
@@ -229,17 +235,17 @@ class Ownership:
         await asyncio.gather(*(self._release(tp) for tp in tps if tp in self._owners))
 
     async def release_all(self) -> None:
-        """Stop all owners."""
-        await self.release(set(self._owners))
+        """Stop all owners, for the worker stops: their checkpoints are set aside, too."""
+        await asyncio.gather(*(self._release(tp, for_good=True) for tp in list(self._owners)))
 
-    async def _release(self, tp: TP) -> None:
+    async def _release(self, tp: TP, *, for_good: bool = False) -> None:
         owner, task = self._owners.pop(tp), self._tasks.pop(tp)
         self._context.stats.partitions.pop((owner.stream.name, tp.partition), None)
         if task.done():
             await owner.close()
             return
         try:
-            await asyncio.wait_for(owner.stop(), RELEASE_S)
+            await asyncio.wait_for(owner.stop(for_good=for_good), RELEASE_S)
         except Exception as error:
             # Kafka knows what was done; the next owner goes on from there.
             log.warning("%s/%s was let go in the middle: %r", tp.topic, tp.partition, error)

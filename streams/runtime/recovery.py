@@ -1,6 +1,7 @@
 """From what is on disk to the committed position: the state half of a claim.
 
-1. Open every bundle that the partition's versions need.
+1. Open every bundle that the partition's versions need. What has nothing, or can't be replayed
+   from where it is, comes from its newest whole checkpoint: see restoring.py.
 2. Refuse if one is beyond what is committed: offsets were deleted or set back.
 3. Replay the stream from the lowest position of the bundles to the committed one, without
    output; a bundle that has nothing starts at the beginning of the log, or
@@ -20,6 +21,7 @@ from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.errors import RefusedError
 from streams.runtime.replay import Read, Replay, Run
+from streams.runtime.restoring import restore_lacking
 
 if TYPE_CHECKING:
     from streams.datapath.progress import Progress
@@ -72,6 +74,17 @@ class Recovery:
         following = [self._plan(name, version) for name, version in self._roster.following]
         bundles = [bundle for plan in (*serving, *following) for bundle in plan.bundles]
         await self._run(lambda: self.replay.open(bundles, begin))
+        restored = await restore_lacking(
+            self._context.snapshots,
+            self.replay,
+            (self._stream.name, self._partition),
+            self._context.resources,
+            begin=begin,
+            log_start=log_start,
+            position=self._position,
+            fresh=self._fresh,
+        )
+        self._context.stats.restored += restored
         states, fields = self.replay.states, self._stream.fields
         self._refuse_beyond(states)
         self._refuse_trimmed(states, log_start)

@@ -88,6 +88,24 @@ class Replay:
                 notes=partial(self._notes, bundle.digest),
             )
 
+    @property
+    def stores(self) -> Mapping[str, Bundle]:
+        """The open bundles by digest."""
+        return self._stores
+
+    async def exchange(self, bundle: BundlePlan, found: Path, begin: int) -> None:
+        """Put files of a bundle, which are on the same disk, in the place of what is open.
+
+        A crash on the way leaves a bundle that has nothing.
+        """
+
+        def work() -> None:
+            self.drop([self.states[bundle.digest]])
+            found.rename(self.path(bundle.digest))
+            self.open([bundle], begin)
+
+        await self._run(work)
+
     def _notes(self, bundle: str) -> Mapping[str, str]:
         return {**self.floors.notes(bundle), **self._dead_letters.notes()}
 

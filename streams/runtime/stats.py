@@ -26,6 +26,21 @@ class PartitionStats:
 
 
 @dataclass(slots=True, kw_only=True)
+class SnapshotStats:
+    """Checkpoints of this worker: how many were stored, the newest one, and what hinders.
+
+    `error` is why the last one could not be stored, empty if it was; `pending` are on their way.
+    """
+
+    enabled: bool = False
+    taken: int = 0
+    pending: int = 0
+    last_id: str = ""
+    last_ms: int | None = None
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class Stats:
     """Counters since the worker started, and its partitions by (stream, partition)."""
 
@@ -38,4 +53,6 @@ class Stats:
     claims: int = 0
     replayed: int = 0
     overflowed: int = 0
+    restored: int = 0
+    snapshots: SnapshotStats = field(default_factory=SnapshotStats)
     partitions: dict[tuple[str, int], PartitionStats] = field(default_factory=dict)

@@ -35,6 +35,7 @@ from streams.runtime.owner import PartitionOwner
 from streams.runtime.ownership import Ownership
 from streams.runtime.rekey import RekeyStage
 from streams.runtime.schemas import SchemaBook
+from streams.runtime.snapshots import Snapshots
 from streams.runtime.stats import Stats
 from streams.runtime.streams import SetOutput, Stream, StreamBook
 from streams.runtime.transport import Consumer
@@ -52,6 +53,8 @@ THREADS = 2
 WATCH_EVERY_S = 1.0
 STALLED_AFTER_S = 90.0
 STOP_DEADLINE_S = 30.0
+UPLOADS_S = 15.0
+"""How long uploads may take that are under way when everything else has stopped."""
 IDENTITY = "rewindow-batch"
 
 log = logging.getLogger(__name__)
@@ -125,10 +128,12 @@ class Worker:
         book = StreamBook(self._settings, definitions, topics)
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data")
         registry = Registry.from_settings(self._settings.registry_options())
+        snapshots: Snapshots | None = None
         try:
             # Later it is waited for; a wrong address is better told at once.
             await asyncio.to_thread(registry.ping)
             context = self._context(instance, definitions, pool, registry)
+            snapshots = context.snapshots
             async with self._control(context, registry, book) as (orders, coordinator):
                 streams = book.streams
                 ownership = Ownership(
@@ -140,6 +145,8 @@ class Worker:
                     on_ready(_outputs(streams, orders))
                 await self._serve(app, context, ownership, streams, coordinator)
         finally:
+            if snapshots is not None:
+                await snapshots.finish(UPLOADS_S)
             registry.close()
             # Threads end before what they work on does.
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
@@ -203,6 +210,19 @@ class Worker:
             instance=instance.name,
             definitions_offset=definitions.next_offset,
             limits=self._limits,
+            snapshots=self._snapshots(instance),
+        )
+
+    def _snapshots(self, instance: Instance) -> Snapshots | None:
+        if self._settings.snapshots is None:
+            return None
+        self.stats.snapshots.enabled = True
+        return Snapshots(
+            self._settings,
+            instance.state_dir,
+            clock=self._clock,
+            stats=self.stats.snapshots,
+            crash=self._crash,
         )
 
     def _app(self, context: Context, ownership: Ownership, streams: list[Stream]) -> App:
@@ -331,6 +351,7 @@ class Worker:
                     )
             if app.consumer is None:
                 continue
+            ownership.remind()
             now_s = self._clock.monotonic_s()
             for tp, owner in ownership.all():
                 await _see_end(cast(Consumer, app.consumer), tp, owner)

@@ -81,6 +81,11 @@ class Decoder:
         self._writers: dict[int, _Writer | Bad] = {}
         self._unknown: dict[int, Bad] = {}
 
+    @property
+    def known_ids(self) -> frozenset[int]:
+        """The schema ids that were added, and that the registry knows."""
+        return frozenset(self._writers)
+
     def missing_ids(self, values: Sequence[bytes | None]) -> set[int]:
         """Schema ids in `values` to be looked up and added before `decode`.
 

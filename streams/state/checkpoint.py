@@ -260,13 +260,15 @@ class Checkpoints:
                 found.setdefault((split[0], checkpoint), []).append(pin)
         return found
 
-    def keep(self, checkpoint: str, pin: str, reason: str) -> list[BundleId]:
+    def keep(
+        self, checkpoint: str, pin: str, reason: str, *, only: BundleId | None = None
+    ) -> list[BundleId]:
         """Pin every bundle's checkpoint of this id; again is no error. Returns the bundles.
 
-        Raises RefusedError if there is none, or one is just being removed: nothing is pinned
-        then.
+        With `only`, that of one bundle. Raises RefusedError if there is none, or one is just
+        being removed: nothing is pinned then.
         """
-        bundles = [one.of for one in self.show(checkpoint)]
+        bundles = [one.of for one in self.show(checkpoint)] if only is None else [only]
         fresh = [
             of.pin(checkpoint, pin)
             for of in bundles

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from streams.cli.worker import check_instance, screen
 from streams.errors import InvalidInputError
-from streams.runtime.stats import PartitionStats, Stats
+from streams.runtime.stats import PartitionStats, SnapshotStats, Stats
 
 NOW_MS = 1_767_268_800_000
 
@@ -50,6 +50,18 @@ def test_it_fits_the_terminal_however_many_partitions_there_are(width: int, heig
     assert len(shown) < height
     assert "partitions with less lag" in shown[-1]
     assert " 199 " in shown[-2]
+
+
+def test_the_last_checkpoint_and_what_keeps_it_away() -> None:
+    found = stats(2)
+    found.snapshots = SnapshotStats(enabled=True)
+    assert "no checkpoint taken yet" in lines(found, width=100, height=24)
+    found.snapshots.last_id, found.snapshots.last_ms = "20260101T115800000Z-0a1b2c3d", NOW_MS
+    said = "last checkpoint 20260101T115800000Z-0a1b2c3d, 0 s ago"
+    assert said in lines(found, width=100, height=24)
+    found.snapshots.error = "the archive can't be reached"
+    said = "the last checkpoint failed: the archive can't be reached"
+    assert said in lines(found, width=100, height=24)
 
 
 def test_before_the_first_partition() -> None:

@@ -132,7 +132,8 @@ class World:
     settings = SimpleNamespace(app="app")
     resources = Resources()
     definitions_offset = 0
-    stats = SimpleNamespace(replayed=0)
+    snapshots: Any = None
+    stats = SimpleNamespace(replayed=0, restored=0)
     limits = Limits(pairs_per_step=1_000, flush_rows=1)
 
     @property

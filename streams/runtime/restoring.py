@@ -1,0 +1,221 @@
+"""Bundles back from checkpoints, where a disk has none, or too old a one.
+
+A checkpoint is brought together in the staging directory, opened there, and compared with its
+manifest; only then it takes its place. What is damaged is named in the log, and the one before
+is used. Without any, or with the archive away, the stream is replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streams.errors import RefusedError, RewindowError
+from streams.state.bundle import Bundle
+from streams.state.checkpoint import discard
+from streams.state.manifest import Manifest, Unreadable
+from streams.state.restore import restore_newest
+from streams.state.rows import RowLayout
+from streams.state.verify import unreadable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streams.definitions.plan import Bundle as BundlePlan
+    from streams.runtime.replay import Replay
+    from streams.runtime.snapshots import Partition, Snapshots
+    from streams.state.bundle import Resources
+    from streams.state.manifest import BundleId
+    from streams.state.store import Meta
+
+FAR = 1_000_000
+"""So many offsets behind what is committed, a checkpoint is looked for although there is state."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """Files of a bundle at `path`, closed and whole, for whoever moves them to their place."""
+
+    path: Path
+    manifest: Manifest
+
+
+async def fetch(
+    snapshots: Snapshots,
+    of: BundleId,
+    bundle: BundlePlan,
+    resources: Resources,
+    *,
+    at_or_below: int,
+    at_least: int = 0,
+    becomes: BundleId | None = None,
+) -> Restored | None:
+    """The newest whole checkpoint of `of` with `at_least <= next_offset <= at_or_below`.
+
+    `bundle` says what is in it; with `becomes` it is that bundle's from now on, which has the
+    same accumulators. None if there is none; what is damaged is named in the log. Raises what
+    the archive raises. Cancelled, it stops at its next piece, and waits for that.
+    """
+    stopped = threading.Event()
+
+    def go_on(_: int) -> None:
+        if stopped.is_set():
+            raise RewindowError(f"restoring {of} was given up")
+
+    def work() -> Restored | None:
+        below = at_or_below
+        while _has_one(snapshots, of, at_least, below):
+            target = snapshots.staging / f"restore-{secrets.token_hex(8)}"
+            found = restore_newest(
+                snapshots.checkpoints, of, target, at_or_below=below, advance=go_on
+            )
+            for damage in found.damages:
+                log.warning("not used, the one before is: %s", damage)
+            manifest = found.manifest
+            if manifest is None:
+                return None
+            if manifest.next_offset < at_least:
+                discard(target)
+                return None
+            problem = _differs(target, bundle, of, becomes, manifest, resources)
+            if not problem:
+                return Restored(path=target, manifest=manifest)
+            discard(target)
+            log.warning("not used: checkpoint %s of %s: %s", manifest.checkpoint, of, problem)
+            below = manifest.next_offset - 1
+        return None
+
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        stopped.set()
+        await asyncio.wait([doing])
+        raise
+
+
+async def restore_lacking(
+    snapshots: Snapshots | None,
+    replay: Replay,
+    partition: Partition,
+    resources: Resources,
+    *,
+    begin: int,
+    log_start: int,
+    position: int,
+    fresh: bool = False,
+) -> int:
+    """Put checkpoints in the place of bundles that have nothing, or too little; how many.
+
+    Too little is what the stream, which begins at `log_start`, can't be replayed from, or what
+    is more than `FAR` behind `position`. With `fresh` nothing is committed yet, and nothing is
+    restored. Raises RefusedError where a checkpoint lies beyond what is committed.
+    """
+    if snapshots is None:
+        return 0
+    restored = 0
+    for state in list(replay.states.values()):
+        meta = state.store.meta
+        if meta is not None and log_start <= meta.next_offset and position - meta.next_offset < FAR:
+            continue
+        of = snapshots.bundle_id(partition, state.bundle.digest)
+        try:
+            if meta is None:
+                await asyncio.to_thread(_refuse_beyond, snapshots, of, 0 if fresh else position)
+            if fresh:
+                continue
+            at_least = max(log_start, 0 if meta is None else meta.next_offset + 1)
+            found = await fetch(
+                snapshots,
+                of,
+                state.bundle,
+                resources,
+                at_or_below=position,
+                at_least=at_least,
+            )
+        except RefusedError:
+            raise
+        except RewindowError as error:
+            log.warning("%s/%d goes on without checkpoints: %s", *partition, error)
+            continue
+        if found is not None:
+            await replay.exchange(state.bundle, found.path, begin)
+            restored += 1
+            log.info(
+                "%s restored from checkpoint %s at offset %d",
+                of,
+                found.manifest.checkpoint,
+                found.manifest.next_offset,
+            )
+    return restored
+
+
+def _has_one(snapshots: Snapshots, of: BundleId, at_least: int, at_or_below: int) -> bool:
+    """Whether any manifest is about these offsets; names those that can't be read, if not."""
+    every = snapshots.checkpoints.all(of)
+    readable = [one for one in every if isinstance(one, Manifest)]
+    if any(at_least <= one.next_offset <= at_or_below for one in readable):
+        return True
+    for one in every:
+        if isinstance(one, Unreadable):
+            log.warning("not used: %s", unreadable(one))
+    return False
+
+
+def _differs(
+    path: Path,
+    bundle: BundlePlan,
+    of: BundleId,
+    becomes: BundleId | None,
+    manifest: Manifest,
+    resources: Resources,
+) -> str:
+    """What is wrong with files that were restored; empty if they are what the manifest says."""
+    try:
+        store = Bundle.open(
+            path,
+            RowLayout(bundle.columns),
+            identity=(becomes or of).identity,
+            formerly=None if becomes is None else of.identity,
+            resources=resources,
+        )
+    except RewindowError as error:
+        return str(error)
+    try:
+        return _other_meta(store.meta, manifest)
+    finally:
+        store.close()
+
+
+def _other_meta(meta: Meta | None, manifest: Manifest) -> str:
+    if meta is None:
+        return "nothing was ever flushed to it"
+    found = (meta.next_offset, meta.watermark_ms, dict(meta.source_watermarks), meta.floor_ms)
+    wanted = (
+        manifest.next_offset,
+        manifest.watermark_ms,
+        dict(manifest.source_watermarks),
+        manifest.floor_ms,
+    )
+    return "" if found == wanted else f"it is at {found}, its manifest says {wanted}"
+
+
+def _refuse_beyond(snapshots: Snapshots, of: BundleId, position: int) -> None:
+    """Blocking. A checkpoint is taken at a committed position: beyond it, offsets were lost."""
+    readable = [one for one in snapshots.checkpoints.all(of) if isinstance(one, Manifest)]
+    highest = max(readable, key=lambda one: one.next_offset, default=None)
+    if highest is not None and highest.next_offset > position:
+        raise RefusedError(
+            f"{of.stream}/{of.partition}: checkpoint {highest.checkpoint} in"
+            f" {snapshots.checkpoints.archive.url} has applied offset {highest.next_offset}, but"
+            f" the app's group is at {position}: its committed offsets were deleted (maybe with"
+            " the topic), have expired or were set back. Bring them back with"
+            " kafka-consumer-groups.sh --reset-offsets, or, to start over from where the group"
+            f" is, delete what is there under {of.app}/ and the state directory, and run again"
+        )

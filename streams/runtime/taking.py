@@ -1,0 +1,165 @@
+"""When one partition's owner takes checkpoints, and of what.
+
+Files are set aside with the owner's turn in hand, right after a flush: hard links, so that takes
+milliseconds. All else happens in the background (see snapshots.py).
+
+1. In each period once: after the next flush, or where nothing comes, at the next look.
+2. As decided: at the fence of a switch, or when somebody asks for one. These are kept.
+3. On a clean stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from streams.errors import RewindowError
+from streams.runtime.snapshots import Stored, Upload
+from streams.state.checkpoint import Facts
+
+if TYPE_CHECKING:
+    from streams.datapath.bundle_state import BundleState
+    from streams.datapath.pipeline import Pipeline
+    from streams.runtime.replay import Run
+    from streams.runtime.snapshots import Partition, Snapshots
+    from streams.state.bundle import Bundle
+    from streams.state.checkpoint import Aside
+
+PERIODIC = "periodic"
+STOPPED = "clean stop"
+
+log = logging.getLogger(__name__)
+
+
+class Taking:
+    """Takes checkpoints for as long as one claim; every method needs the owner's turn.
+
+    `flush` brings all of the pipeline's bundles to disk at the committed position; `stores` are
+    the open ones by digest, `schema_ids` what the records were written with that were read here.
+    """
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        partition: Partition,
+        *,
+        flush: Callable[[], Awaitable[None]],
+        pipeline: Pipeline,
+        stores: Mapping[str, Bundle],
+        schema_ids: Callable[[], Collection[int]],
+        run: Run,
+        instance: str,
+    ) -> None:
+        self._snapshots = snapshots
+        self._partition = partition
+        self._flush = flush
+        self._pipeline = pipeline
+        self._stores = stores
+        self._schema_ids = schema_ids
+        self._run = run
+        self._instance = instance
+        self._slot = snapshots.slot
+        self._taken_at: int | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether a period has begun in which there is something new to take."""
+        return (
+            self._snapshots.slot != self._slot
+            and self._pipeline.position != self._taken_at
+            and not self._snapshots.busy(self._partition)
+        )
+
+    async def flushed(self) -> None:
+        """All bundles have just been brought to disk at the committed position."""
+        if self.due:
+            self._slot, checkpoint = self._snapshots.slot, self._snapshots.slot_id
+            await self._take(Facts(reason=PERIODIC, checkpoint=checkpoint))
+
+    async def look(self) -> None:
+        """Nothing comes: take what is due all the same."""
+        if self.due:
+            await self._flush()
+            await self.flushed()
+
+    async def parting(self) -> None:
+        """The worker stops, and all bundles have just been brought to disk."""
+        if self._pipeline.position != self._taken_at:
+            await self._take(Facts(reason=STOPPED, checkpoint=self._snapshots.parting_id))
+
+    async def asked(
+        self,
+        facts: Facts,
+        digests: Collection[str],
+        *,
+        keeps_before: bool,
+        on_end: Callable[[Stored], None],
+    ) -> None:
+        """Take some bundles now, as they are at the committed position."""
+        await self._flush()
+        await self._take(facts, digests=digests, keeps_before=keeps_before, on_end=on_end)
+
+    def _users(self, digest: str) -> str:
+        """The versions that read a bundle, with blanks between."""
+        views = (*(path.live for path in self._pipeline.paths), *self._pipeline.followers)
+        return " ".join(
+            sorted(
+                f"{view.view.feature_set}@{view.view.version}"
+                for view in views
+                if any(state.bundle.digest == digest for state in view.bundles)
+            )
+        )
+
+    async def _take(
+        self,
+        facts: Facts,
+        *,
+        digests: Collection[str] | None = None,
+        keeps_before: bool = False,
+        on_end: Callable[[Stored], None] = lambda _: None,
+    ) -> None:
+        states = [
+            s for s in self._pipeline.bundles if digests is None or s.bundle.digest in digests
+        ]
+        checkpoint = facts.checkpoint
+        assert checkpoint is not None
+        try:
+            asides = await self._run(lambda: [self._set_aside(state) for state in states])
+        except RewindowError as error:
+            # The data path needs no checkpoint; what keeps it from one may well end it later.
+            log.warning("checkpoint %s of %s/%d: %s", checkpoint, *self._partition, error)
+            self._snapshots.note(checkpoint, str(error))
+            on_end(Stored(checkpoint=checkpoint, error=str(error)))
+            return
+        if digests is None:
+            self._taken_at = self._pipeline.position
+
+        def ended(stored: Stored) -> None:
+            if stored.error and digests is None:
+                self._taken_at = None
+            on_end(stored)
+
+        self._snapshots.submit(
+            Upload(
+                partition=self._partition,
+                asides=asides,
+                facts=replace(
+                    facts,
+                    schema_ids=tuple(sorted(self._schema_ids())),
+                    notes={"instance": self._instance, **facts.notes},
+                ),
+                notes={one.of.bundle: {"versions": self._users(one.of.bundle)} for one in asides},
+                keeps_before=keeps_before,
+                on_end=ended,
+            )
+        )
+
+    def _set_aside(self, state: BundleState) -> Aside:
+        digest = state.bundle.digest
+        return self._snapshots.checkpoints.set_aside(
+            self._stores[digest],
+            self._snapshots.bundle_id(self._partition, digest),
+            self._snapshots.staging,
+        )
