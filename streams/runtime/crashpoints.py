@@ -31,10 +31,14 @@ POINTS = (
     "before_decision",  # made, nothing of it sent
     "in_decision",  # all of it sent, not committed
     "after_decision",  # committed, and not known here yet
+)
+
+ARCHIVE_POINTS = (
     "archive_object",  # of a checkpoint's files, one more is about to be stored
     "archive_manifest",  # all of its files are stored, its manifest is not
     "archive_file",  # of a checkpoint that is restored, one more file is about to come
 )
+"""In threads of their own, beside all others."""
 
 
 class InjectedError(Exception):
@@ -72,8 +76,9 @@ class _Countdown:
         name, _, count = environ.get(variable, "").partition(":")
         if not name:
             return None
-        if name not in POINTS:
-            raise ValueError(f"{variable}: {name} is none of {', '.join(POINTS)}")
+        known = (*POINTS, *ARCHIVE_POINTS)
+        if name not in known:
+            raise ValueError(f"{variable}: {name} is none of {', '.join(known)}")
         return cls(name, int(count or 1))
 
     def over(self, name: str) -> bool:
