@@ -24,7 +24,7 @@ _VISIBLE_ATTEMPTS = 100
 _VISIBLE_PAUSE_S = 0.05
 
 # What librdkafka adds to its reasons, which says nothing to users.
-_CLIENT_DETAIL = re.compile(r"^\S+/\w+: | \(after \d+ms in state [^)]*\)")
+_CLIENT_DETAIL = re.compile(r"^\S+/\w+: | \(after \d+ms in state .*\)$")
 
 _UNREACHABLE = frozenset(
     {

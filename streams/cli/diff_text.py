@@ -51,7 +51,7 @@ def _definitions(compared: Compared) -> list[RenderableType]:
     same = f"{len(found.same)} features are the same" if found.same else "no feature is the same"
     if not table.row_count:
         return [Text(f"{title}: the definitions are equal", style="bold")]
-    return [Text(f"{title}: {same}", style="bold"), Padding(table, (0, 0, 1, INDENT))]
+    return [Text(f"{title}: {same}", style="bold"), Padding(table, (0, 0, 1, INDENT), expand=False)]
 
 
 def _row(table: Table, name: str, changes: Sequence[FieldChange], takes: str) -> None:
@@ -82,11 +82,11 @@ def _values(compared: Compared, found: Found, agreement: Agreement) -> list[Rend
                 Text(cell(example.a)),
                 Text(cell(example.b)),
             )
-    shown.append(Padding(table, (0, 0, 1, INDENT)))
+    shown.append(Padding(table, (0, 0, 1, INDENT), expand=False))
     if examples.row_count:
         shown += [
             Text("where they differ most", style="bold"),
-            Padding(examples, (0, 0, 1, INDENT)),
+            Padding(examples, (0, 0, 1, INDENT), expand=False),
         ]
     shown += [Text(line) for line in remarks(compared, found, agreement)]
     return shown

@@ -49,7 +49,10 @@ def entry_lines(entry: Entry) -> list[RenderableType]:
     facts = Table(box=None, pad_edge=False, show_header=False)
     for title, text in facts_of(entry, seen):
         facts.add_row(Text(title, style="dim"), Text(text))
-    lines += [Padding(table, (0, 0, 0, INDENT)), Padding(facts, (1, 0, 1, INDENT))]
+    lines += [
+        Padding(table, (0, 0, 0, INDENT), expand=False),
+        Padding(facts, (1, 0, 1, INDENT), expand=False),
+    ]
     return lines
 
 
