@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.cli.control_topics import Values, read_acks, read_control
+from streams.cli.control_topics import Values, read_acks, read_control, reading
 from streams.control.preview import PartitionFacts, Preview, preview
 from streams.control.records import Ready
 from streams.control.routes import Rules
@@ -20,8 +20,10 @@ from streams.control.state import ControlState, fold
 from streams.datapath.progress import Progress
 from streams.definitions.model import StartAt
 from streams.definitions.plan import plan_versions
+from streams.errors import RewindowError
 from streams.kafka import Admin, confluent_config, explain
 from streams.runtime.offsets import Committed, Offsets, metadata_text
+from streams.runtime.producer import read_spilled
 from streams.schema.types import field_types
 
 if TYPE_CHECKING:
@@ -104,15 +106,16 @@ class Outlook:
             topic = names.stream_topic(source.name, tuple(plan.view.entity))
         at = [(topic, number) for number in range(self._topics.get(topic, 0))]
         committed = committed_by(self._settings, names.worker_group, at)  # 2
+        progress = {one: progress_of(self._settings, committed.get(one)) for one in at}
         starts, ends = self._offsets.starts(at), self._offsets.ends(at)
-        begins = self._begins(source, at, committed, starts, ends)
+        app_starts = {one: progress[one].start for one in committed}
+        begins = self._begins(source, at, app_starts, starts, ends)
         floors = self._begin_floors(source, topic, begins, ends)
         name = plan.view.feature_set
         facts = []
         for one in at:
             found = committed.get(one)
-            progress = _progress(found)
-            closed = progress.closed.get(name)
+            closed = progress[one].closed.get(name)
             facts.append(
                 PartitionFacts(
                     topic=topic,
@@ -135,21 +138,19 @@ class Outlook:
         self,
         source: Source,
         at: Sequence[_At],
-        committed: Mapping[_At, Committed],
+        app_starts: Mapping[_At, int],
         starts: Mapping[_At, int],
         ends: Mapping[_At, int],
     ) -> dict[_At, int]:
         """Where a replay from nothing begins: where the app did, if the log goes back that far."""
-        fresh = [one for one in at if one not in committed]
+        fresh = [one for one in at if one not in app_starts]
         if source.start is StartAt.EARLIEST:
             first = dict(starts)
         elif source.start is StartAt.LATEST:
             first = dict(ends)
         else:
             first = self._offsets.at_time(fresh, int(source.start))
-        begins = {one: first[one] for one in fresh}
-        for one, found in committed.items():
-            begins[one] = _progress(found).start
+        begins = {**{one: first[one] for one in fresh}, **app_starts}
         return {one: max(begin, starts[one]) for one, begin in begins.items()}
 
     def _begin_floors(
@@ -163,9 +164,25 @@ class Outlook:
         return {one: time_ms + source.max_ahead_ms for one, time_ms in times.items()}
 
 
-def _progress(found: Committed | None) -> Progress:
-    """What was committed with a position; nothing by who set it by hand."""
-    return Progress.decode(found.metadata) if found is not None and found.metadata else Progress()
+def progress_of(settings: Settings, found: Committed | None) -> Progress:
+    """What was committed with a position; nothing by who set it by hand.
+
+    Raises RewindowError if that can't be read.
+    """
+    if found is None or not found.metadata:
+        return Progress()
+    spilled = read_spilled(found.metadata)
+    if spilled is None:
+        return Progress.decode(found.metadata)
+    topic, offset = settings.names.acks_topic, spilled[0]
+    with reading(settings, topic, offset) as reader:
+        stored = next(reader.rest(), None)
+    if stored is None or stored.offset != offset:
+        raise RewindowError(
+            f"commit metadata names offset {offset} of {topic}, which is gone: its retention "
+            "must be unlimited"
+        )
+    return Progress.decode(stored.value.decode())
 
 
 @contextmanager
