@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 
 from streams.definitions.digest import digest
-from streams.definitions.model import Function
+from streams.definitions.model import Emit, Function
 from streams.definitions.plan import plan, plan_versions
 from streams.definitions.store import PublishedSet, PublishedSource
 from streams.names import subjects
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA: dict[str, Any] = schema(x="long")
 FIELDS = ("who", "at", "x")
 MAX_AHEAD_MS = 1_000_000
-SOURCE = source(max_ahead_ms=MAX_AHEAD_MS)
+SOURCE = source(max_ahead_ms=MAX_AHEAD_MS, idle_after_ms=1_200)
 WHO = "abcd"
 FAR_MS = 400
 """As far beyond the last event every window is closed."""
@@ -61,6 +61,7 @@ def versions(rng: Random, name: str, count: int) -> tuple[FeatureSet, ...]:
                 allowed_lateness_ms=rng.choice((0, 7, 30)),
                 retention_ms=rng.choice((0, 0, 60)),
                 where=rng.choice((None, None, "x > 0")),
+                emit=rng.choice((*[Emit.FINAL] * 7, Emit.UPDATES)),
             )
         )
     return tuple(made)

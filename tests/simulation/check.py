@@ -194,6 +194,14 @@ def decided(world: World) -> dict[tuple[str, int], str]:
     return found
 
 
+def audit_trail(world: World) -> Iterator[str]:
+    """The audit trail for people who look at a run that failed."""
+    for record in world.broker.all((world.settings.names.audit_topic, 0)):
+        one = decode_audit(record.value or b"")
+        words = (one.event, one.request_id, one.feature_set, one.version, one.epoch, dict(one.cut))
+        yield f"audit {one.seq}: " + " ".join(str(word) for word in words if word)
+
+
 # -- the control path ---------------------------------------------------------------------------
 
 

@@ -142,8 +142,10 @@ class Producer:
         except KafkaError as error:
             self._broken = error
             raise
-        self._process.host.note(f"commit {self._id} {self._epoch}")
-        _faults().committed(_broker().committed[-1])
+        made = _broker().committed[-1]
+        where = ", ".join(f"{at[0]}/{at[1]}@{offset}" for _, at, offset, _ in made.offsets)
+        self._process.host.note(f"commit {self._id} {self._epoch}: {where}")
+        _faults().committed(made)
         if lost == "answer":
             self._broken = RequestTimedOutError()
             raise self._broken

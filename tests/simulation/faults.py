@@ -29,6 +29,7 @@ DECIDED = ("preparing", "switching")
 between switch and fence."""
 
 OTHERS = (
+    "bundle lost",
     "disk lost",
     "disk refuses",
     "lost answer",

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -64,6 +65,8 @@ def run_part(first: int, count: int, defect: str | None) -> Part:
     from tests.simulation.simulate import in_simulation, simulate
 
     part = Part()
+    # What is loaded by now stays: no need for the garbage collector to look at it again.
+    gc.freeze()
     with in_simulation(defect) as visited:
         for seed in range(first, first + count):
             outcome = simulate(seed)

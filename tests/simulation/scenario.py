@@ -15,7 +15,7 @@ from streams.runtime.control.schemas import topic_of
 from streams.runtime.crashpoints import POINTS
 from tests.simulation import catalog
 from tests.simulation.check import progress_at
-from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE
+from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -24,6 +24,9 @@ LIMIT_S = 400.0
 """Virtual seconds after which a run counts as stuck."""
 
 LOOK_S = 0.5
+
+RARE = ("in_flush", "in_flush", "in_closing", "in_recovery")
+"""Points that few runs get to, for which something is armed more often."""
 
 
 class Scenario:
@@ -191,9 +194,7 @@ class Scenario:
         self._world.faults.registry_away = False
 
     def _arm(self, action: str) -> None:
-        from tests.simulation.faults import Armed
-
-        point = self._rng.choice(POINTS)
+        point = self._rng.choice((*POINTS, *RARE))
         self._world.faults.points[point] = Armed(action, self._rng.choice((1, 1, 2, 3, 5)))
 
     def _strike(self) -> None:

@@ -20,7 +20,7 @@ from streams.runtime import log as log_module
 from streams.runtime import obedience, orders, producer, replay
 from streams.runtime.control import coordination, published, tail
 from tests.simulation import clients
-from tests.simulation.check import check
+from tests.simulation.check import audit_trail, check
 from tests.simulation.defects import BREAKS
 from tests.simulation.faults import WARMING
 from tests.simulation.loop import SimTask
@@ -108,6 +108,8 @@ def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
             if not world.problems:
                 for problem in check(world):
                     world.problem(problem)
+        if world.problems:
+            world.trace += audit_trail(world)
         return Outcome(
             seed=seed,
             problems=list(world.problems),

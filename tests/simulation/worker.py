@@ -17,13 +17,14 @@ from streams.runtime.context import Context
 from streams.runtime.control.coordination import Coordination, Parts
 from streams.runtime.control.routes import Routes
 from streams.runtime.control.schemas import register_schemas
+from streams.runtime.idleness import IdleWatcher
 from streams.runtime.orders import Orders
 from streams.runtime.ownership import Ownership
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
 from streams.runtime.streams import StreamBook
 from streams.runtime.transport import Fetched
-from tests.simulation import clients
+from tests.simulation import catalog, clients
 from tests.simulation.faults import SimCrashPoints
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ class SimWorker:
         self._orders.connect(lambda: [one for _, one in ownership.all()], ownership.failed)
         ownership.connect(self._reclaim)
         self._tasks.append(asyncio.create_task(self._fetch(), name="fetch"))
+        if world.watches_idleness:
+            self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
         self._started.set()
 
     async def _patiently(self, work: Any) -> Any:
@@ -220,6 +223,40 @@ class SimWorker:
             consumer = clients.Consumer()
             self._coordination = Coordination(self._parts, consumer, on_failure=self.fail)
             self._coordination.start()
+
+    # -- idleness -----------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """The watcher of the source, as its service would go on."""
+        assert self.ownership is not None
+        assert self._parts is not None
+        source, names = catalog.SOURCE, self._world.settings.names
+        watcher = IdleWatcher(
+            self._parts.context,
+            source,
+            partitions=self._world.partitions,
+            group=names.worker_group,
+            owners=partial(self.ownership.owners, source.topic),
+            fetch_position=self._fetch_position,
+            on_error=self.ownership.failed,
+        )
+        while True:
+            await watcher.look()
+            await asyncio.sleep(watcher.pause_s)
+
+    async def _fetch_position(self, partition: int) -> int | None:
+        """As that of the transport."""
+        assert self.ownership is not None
+        tp = TP(catalog.SOURCE.topic, partition)
+        owner = self.ownership.owner(tp)
+        async with self._fetching:
+            if owner is None or tp not in self._assigned:
+                return None
+            fetched = self._positions.get(tp, owner.position)
+            if fetched > owner.position:
+                return None
+            found, after = self._world.broker.read((tp.topic, partition), owner.position, 1)
+            return owner.position if found else after
 
     # -- the transport ------------------------------------------------------------------------
 

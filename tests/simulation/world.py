@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -91,6 +92,7 @@ class World:
         )
         self.partitions = rng.choice((1, 1, 2))
         self.topics = {catalog.SOURCE.topic: self.partitions}
+        self.watches_idleness = self.partitions > 1 and not rng.randrange(2)
         self.keep = rng.choice((0, 1, 2, 2))
         self.limits = Limits(
             records_per_fetch=rng.choice((2, 5, 40)),
@@ -236,15 +238,27 @@ class World:
 
     async def _after_death(self, member: Member) -> None:
         await asyncio.sleep(self.rng.choice(SESSION_S))
-        if not self.rng.randrange(4):
-            member.home = self._home()
-            self.faults.did("disk lost")
+        match self.rng.randrange(6):
+            case 0:
+                member.home = self._home()
+                self.faults.did("disk lost")
+            case 1:
+                self._lose_bundle(member.home)
+            case _:
+                pass
         if self.rng.randrange(2):
             self.move_all(member.name)
             await asyncio.sleep(self.rng.choice(SESSION_S))
         if not member.up:
             self.start(member.name)
             self.give(member.name)
+
+    def _lose_bundle(self, home: Home) -> None:
+        """One bundle of many is damaged, and was removed."""
+        found = sorted(home.directory.glob("*/*/*/flushed"))
+        if found:
+            shutil.rmtree(self.rng.choice(found).parent)
+            self.faults.did("bundle lost")
 
     def freeze(self, process: Process) -> None:
         """Stop a process, until it wakes up as a zombie or as if nothing had been."""
