@@ -183,6 +183,9 @@ class Consumer:
         """Records of one partition. Who asks in vain again and again waits longer: that is the
         same to him, and less to do."""
         at = (tp.topic, tp.partition)
+        delay_s = _faults().delay_s()
+        if delay_s:
+            await asyncio.sleep(delay_s)
         found = self._fetch(at)
         if not found:
             turns = self._empty[at] = self._empty.get(at, 0) + 1

@@ -27,7 +27,6 @@ from streams.names import Names
 from streams.runtime import owner as owner_module
 from streams.runtime.control.tail import Tail
 from streams.runtime.obedience import Obedience, acknowledged
-from streams.runtime.orders import Orders
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.roster import Roster, roster
 from tests.simulation.broker import Broker
@@ -257,13 +256,13 @@ def _stale_batches() -> list[Patch]:
 
 
 @_defect
-def _decisions_not_read() -> list[Patch]:
-    """A claim does not wait for the decisions that its position was committed under."""
+def _epoch_not_read() -> list[Patch]:
+    """A claim begins with the first version, whichever epoch its position was committed under."""
 
-    async def at_once(*_: Any) -> None:
-        return None
+    def first(stream: Any, progress: Progress, decided: Any) -> Roster:
+        return roster(stream, replace(progress, epochs={}), decided)
 
-    return [(Orders, "reach", at_once)]
+    return [(owner_module, "roster", first)]
 
 
 @_defect

@@ -30,12 +30,14 @@ between switch and fence."""
 
 OTHERS = (
     "bundle lost",
+    "clean stop",
     "disk lost",
     "disk refuses",
     "lost answer",
     "lost batch",
     "lost request",
     "rebalance",
+    "slow reader",
     "struck",
     "zombie",
 )
@@ -62,6 +64,8 @@ class Faults:
     fetches_failing: int = 0
     look_ups_failing: int = 0
     registry_away: bool = False
+    slow: dict[str, float] = field(default_factory=dict)
+    """By name of a worker, after how many seconds its consumers bring what is there."""
     refused_bundles: set[str] = field(default_factory=set)
     seen: Counter[str] = field(default_factory=Counter)
     """How often something was done at a point: `crash in_flush`."""
@@ -73,6 +77,7 @@ class Faults:
         self.commits_lost.clear()
         self.fetches_failing = self.look_ups_failing = 0
         self.registry_away = False
+        self.slow.clear()
         self.refused_bundles.clear()
 
     def reach(self, point: str) -> None:
@@ -124,6 +129,13 @@ class Faults:
             if then is not None:
                 self.did(f"after {event}")
                 then()
+
+    def delay_s(self) -> float:
+        """How late the process that runs reads what has come."""
+        if not self.slow:
+            return 0.0
+        member = self.world.member_of(Process.current())
+        return 0.0 if member is None else self.slow.get(member.name, 0.0)
 
     def fetch_fails(self) -> bool:
         if self.fetches_failing > 0:

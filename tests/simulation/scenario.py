@@ -122,7 +122,7 @@ class Scenario:
             deadline_ms = world.clock.now_ms() + rng.choice((-5, 20, 150, 500, 30_000))
         request = Request(
             request_id=f"r{number}",
-            feature_set="a" if rng.randrange(20) else "unknown",
+            feature_set="a" if rng.randrange(12) else rng.choice(("b", "unknown")),
             action=action,
             target=target,
             deadline_ms=deadline_ms,
@@ -159,7 +159,12 @@ class Scenario:
 
     def _one_trouble(self) -> None:
         rng, world, faults = self._rng, self._world, self._world.faults
-        match rng.randrange(20):
+        match rng.randrange(23):
+            case 21 | 22:
+                faults.slow[rng.choice(list(world.members))] = rng.choice((0.3, 1.0, 3.0))
+                faults.did("slow reader")
+            case 20:
+                world.background(world.restart(rng.choice(list(world.members.values()))))
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self._arm(CRASH)
             case 6 | 7:

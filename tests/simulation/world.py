@@ -253,6 +253,21 @@ class World:
             self.start(member.name)
             self.give(member.name)
 
+    async def restart(self, member: Member) -> None:
+        """Stop a worker as an operator does; it comes back, or others take over."""
+        life = member.life
+        if life is None or not member.responds:
+            return
+        self.note(f"stop {life.name}")
+        self.faults.did("clean stop")
+        stopping = life.process.create_task(life.stop())
+        while not stopping.done() and not life.process.dead:
+            await asyncio.sleep(0.1)
+        if not life.process.dead:
+            stopping.result()
+            life.process.dead = True
+            await self._after_death(member)
+
     def _lose_bundle(self, home: Home) -> None:
         """One bundle of many is damaged, and was removed."""
         found = sorted(home.directory.glob("*/*/*/flushed"))
