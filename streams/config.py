@@ -115,6 +115,14 @@ class Settings:
     def bootstrap_servers(self) -> str:
         return str(self.kafka["bootstrap.servers"])
 
+    def needed_snapshots(self) -> SnapshotSettings:
+        """Raises InvalidInputError where there are to be no checkpoints."""
+        if self.snapshots is None:
+            raise InvalidInputError(
+                'no checkpoints are kept: [snapshots].url is "none"; name a directory or a bucket'
+            )
+        return self.snapshots
+
     def registry_options(self) -> dict[str, str]:
         """`registry` with its secrets, for the client."""
         return reveal(self.registry)

@@ -15,6 +15,7 @@ from streams.cli import (
     publish,
     requests,
     schemas,
+    snapshots,
     stack,
     status,
     tail,
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     versions.register(app)
     requests.register(app)
     audit.register(app)
+    snapshots.register(app)
     return app
 
 

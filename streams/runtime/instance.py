@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLOTS = 64
+_LOCK = "instance.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,23 @@ def hold_instance(state_dir: Path, name: str | None) -> Instance:
     raise RefusedError(f"{SLOTS} workers run in {state_dir}: give this one an --instance")
 
 
+def in_use(directory: Path) -> Path | None:
+    """The instance's directory that a running process holds: this one, or one in it."""
+    for lock in (directory / _LOCK, *directory.glob(f"*/{_LOCK}")):
+        if not lock.is_file():
+            continue
+        with lock.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.parent
+    return None
+
+
 def _hold(state_dir: Path, name: str) -> Instance | None:
     directory = state_dir / name
     directory.mkdir(exist_ok=True)
-    lock = (directory / "instance.lock").open("a")
+    lock = (directory / _LOCK).open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

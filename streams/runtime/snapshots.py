@@ -88,15 +88,15 @@ class Snapshots:
         crash: CrashPoints,
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        assert settings.snapshots is not None
-        self.every_ms = settings.snapshots.every_ms
+        wanted = settings.needed_snapshots()
+        self.every_ms = wanted.every_ms
         self.staging = staging_dir(state_dir)
         self.checkpoints = checkpoints or opened_checkpoints(
             settings, clock, step=lambda step: crash.reach(f"archive_{step}")
         )
         self.stats = stats
         self._app = settings.app
-        self._keep = settings.snapshots.keep
+        self._keep = wanted.keep
         self._clock = clock
         self._room = asyncio.Semaphore(AT_ONCE)
         self._last: dict[Partition, asyncio.Task[None]] = {}
@@ -236,8 +236,7 @@ def opened_checkpoints(
 
     Raises InvalidInputError for settings that can't be right, or where there are to be none.
     """
-    snapshots = settings.snapshots
-    assert snapshots is not None
+    snapshots = settings.needed_snapshots()
     archive = open_archive(
         snapshots.url, reveal(snapshots.options), retry_for_s=retry_for_s, clock=clock
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from streams.errors import RewindowError
 from streams.runtime.snapshots import Stored, Upload
 from streams.state.checkpoint import Facts
+from streams.state.overview import VERSIONS_NOTE
 
 if TYPE_CHECKING:
     from streams.datapath.bundle_state import BundleState
@@ -150,7 +151,9 @@ class Taking:
                     schema_ids=tuple(sorted(self._schema_ids())),
                     notes={"instance": self._instance, **facts.notes},
                 ),
-                notes={one.of.bundle: {"versions": self._users(one.of.bundle)} for one in asides},
+                notes={
+                    one.of.bundle: {VERSIONS_NOTE: self._users(one.of.bundle)} for one in asides
+                },
                 keeps_before=keeps_before,
                 on_end=ended,
             )

@@ -73,22 +73,24 @@ def prune(
     keep: int,
     unused: Collection[str] = frozenset(),
     only: BundleId | None = None,
+    dry_run: bool = False,
 ) -> Pruned:
     """Remove what is neither among the newest `keep` whole checkpoints of its bundle nor pinned.
 
     Of bundles in `unused` (digests), which no version needs and nobody uploads, nothing but
-    pinned checkpoints stays. With `only`, one bundle is looked at. A crash at any moment
-    leaves whole checkpoints, and files that the next prune removes. Raises ValueError for
+    pinned checkpoints stays. With `only`, one bundle is looked at. With `dry_run` nothing
+    is removed, and only told. A crash at any moment leaves whole checkpoints, and files that the
+    next prune removes. Raises ValueError for
     `keep` below 1, and what the archive raises.
     """
     if keep < 1:
         raise ValueError("at least one checkpoint of each bundle stays")
     results = [
-        _prune_bundle(checkpoints, of, 0 if of.bundle in unused else keep)
+        _prune_bundle(checkpoints, of, 0 if of.bundle in unused else keep, dry_run)
         for of in ([only] if only is not None else _bundles(checkpoints))
     ]
     before_ms = checkpoints.clock.now_ms() - checkpoints.limit_ms
-    swept_bytes = checkpoints.archive.sweep(before_ms)
+    swept_bytes = 0 if dry_run else checkpoints.archive.sweep(before_ms)
     return Pruned(
         removed=tuple(one for result in results for one in result.removed),
         orphans=sum(result.orphans for result in results),
@@ -146,7 +148,7 @@ def _bundles(checkpoints: Checkpoints) -> list[BundleId]:
     return sorted(found)
 
 
-def _prune_bundle(checkpoints: Checkpoints, of: BundleId, keep: int) -> Pruned:
+def _prune_bundle(checkpoints: Checkpoints, of: BundleId, keep: int, dry_run: bool) -> Pruned:
     archive = checkpoints.archive
     # Files first: what is stored from here on is not looked at.
     there = listed(archive, of)
@@ -154,17 +156,18 @@ def _prune_bundle(checkpoints: Checkpoints, of: BundleId, keep: int) -> Pruned:
     staying = _staying(every, there, keep)
     removed = []
     for one in every:
-        if one.checkpoint not in staying and _remove(checkpoints, one):
+        if one.checkpoint not in staying and _remove(checkpoints, one, dry_run):
             removed.append((of, one.checkpoint))
     gone = {checkpoint for _, checkpoint in removed}
     left = [one for one in every if one.checkpoint not in gone]
-    archive.delete(_leftovers(checkpoints, of))
+    if not dry_run:
+        archive.delete(_leftovers(checkpoints, of))
     if any(isinstance(one, Unreadable) for one in left):
         return Pruned(removed=tuple(removed), orphans=0, freed_bytes=0, held=(of,))
     used = {file.key for one in left if isinstance(one, Manifest) for file in one.files}
     before_ms = checkpoints.clock.now_ms() - checkpoints.limit_ms
     orphans = [there[key] for key in there if key not in used and _older(key, before_ms)]
-    if orphans:
+    if orphans and not dry_run:
         checkpoints.step("objects")
         archive.delete([stored.key for stored in orphans])
     return Pruned(
@@ -192,12 +195,14 @@ def _staying(
     return staying
 
 
-def _remove(checkpoints: Checkpoints, one: Manifest | Unreadable) -> bool:
+def _remove(checkpoints: Checkpoints, one: Manifest | Unreadable, dry_run: bool) -> bool:
     """Condemn a checkpoint and remove its manifest; False if it is pinned."""
     archive = checkpoints.archive
     pins = one.of.pins(one.checkpoint)
     if archive.list(pins):
         return False
+    if dry_run:
+        return True
     # A name of its own: no prune takes back what another has condemned.
     condemned = f"{one.of.condemned(one.checkpoint)}/{checkpoints.new_id()}.json"
     checkpoints.step("condemn")

@@ -155,3 +155,60 @@ def test_a_setting_that_aiokafka_does_not_know_is_refused(tmp_path: Path) -> Non
     settings = load(tmp_path, "[kafka]\nqueue.buffering.max.messages = 1\n")
     with pytest.raises(InvalidInputError, match=r"kafka\.queue\.buffering\.max\.messages: can't"):
         aiokafka_config(settings)
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_kept_in_the_state_directory_unless_told(tmp_path: Path) -> None:
+    found = load(tmp_path, '[state]\ndir = "state"').snapshots
+    assert found is not None
+    assert found.url == (tmp_path / "state" / "snapshots").as_uri()
+    assert (found.every_ms, found.keep) == (600_000, 6)
+    assert load(tmp_path, '[snapshots]\nurl = "none"').snapshots is None
+
+
+def test_a_path_for_checkpoints_is_relative_to_the_file(tmp_path: Path) -> None:
+    found = load(tmp_path, '[snapshots]\nurl = "there"\nevery = "30s"\nkeep = 3').snapshots
+    assert found is not None
+    assert (found.url, found.every_ms, found.keep) == ((tmp_path / "there").as_uri(), 30_000, 3)
+
+
+def test_options_of_an_object_store_pass_through_and_its_secrets_are_never_shown(
+    tmp_path: Path,
+) -> None:
+    text = (
+        '[snapshots]\nurl = "s3://bucket/shop"\nregion = "eu-central-1"\nallow_http = true\n'
+        'secret_access_key = "${KEY}"'
+    )
+    settings = load(tmp_path, text, KEY="hidden")
+    assert settings.snapshots is not None
+    assert settings.snapshots.options["region"] == "eu-central-1"
+    assert settings.snapshots.options["allow_http"] == "true"
+    assert "hidden" not in f"{settings!r}{settings.public()}"
+
+
+def test_variables_stand_for_the_settings_of_checkpoints(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        '[snapshots]\nurl = "none"\nevery = "1h"',
+        REWINDOW_SNAPSHOTS_URL="gs://bucket",
+        REWINDOW_SNAPSHOTS_EVERY="5s",
+        REWINDOW_SNAPSHOTS_KEEP="2",
+    ).snapshots
+    assert found is not None
+    assert (found.url, found.every_ms, found.keep) == ("gs://bucket", 5_000, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('every = "10ms"', "snapshots.every: needs a second at least, such as '10m'"),
+        ("every = 10", "snapshots.every: needs a duration in quotes, such as '7d'"),
+        ("keep = 0", "snapshots.keep: needs a whole number from 1 on"),
+        ('evry = "1m"', "snapshots.evry: a directory has no such option: did you mean 'every'?"),
+        ('url = "s3://b"\nsecret_access_key = "x"', "snapshots.secret_access_key: is a secret"),
+    ],
+)
+def test_settings_of_checkpoints_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(tmp_path, f"[snapshots]\n{text}")

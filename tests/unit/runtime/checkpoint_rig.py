@@ -38,10 +38,8 @@ class Rig:
 
     def start(self, *, keep: int = 9) -> Snapshots:
         """What a worker makes when it starts."""
-        settings = SimpleNamespace(
-            app="app",
-            snapshots=SnapshotSettings(url="file:///not/used", every_ms=PERIOD_MS, keep=keep),
-        )
+        wanted = SnapshotSettings(url="file:///not/used", every_ms=PERIOD_MS, keep=keep)
+        settings = SimpleNamespace(app="app", needed_snapshots=lambda: wanted)
         self.snapshots = self.world.snapshots = Snapshots(
             cast("Any", settings),
             self.world.state_dir,
