@@ -30,6 +30,7 @@ between switch and fence."""
 
 OTHERS = (
     "bundle lost",
+    "checkpoint damaged",
     "clean stop",
     "disk lost",
     "disk refuses",
@@ -37,6 +38,7 @@ OTHERS = (
     "lost batch",
     "lost request",
     "rebalance",
+    "restored",
     "slow reader",
     "struck",
     "zombie",

@@ -124,10 +124,14 @@ def wanted_transitions() -> list[str]:
 
 def wanted_points() -> list[str]:
     """Where a process has to be killed, frozen and to fail, and what else has to go wrong."""
-    from streams.runtime.crashpoints import POINTS
+    from streams.runtime.crashpoints import ARCHIVE_POINTS, POINTS
     from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, OTHERS
 
-    named = [f"{action} {point}" for point in POINTS for action in (CRASH, FREEZE, FAIL)]
+    named = [
+        f"{action} {point}"
+        for point in (*POINTS, *ARCHIVE_POINTS)
+        for action in (CRASH, FREEZE, FAIL)
+    ]
     return [*named, *(f"after {event}" for event in DECIDED), *OTHERS]
 
 

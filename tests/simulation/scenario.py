@@ -12,7 +12,7 @@ from streams.control.codec import Kind, decode_control, encode
 from streams.control.records import Action, Request
 from streams.control.state import ControlState
 from streams.runtime.control.schemas import topic_of
-from streams.runtime.crashpoints import POINTS
+from streams.runtime.crashpoints import ARCHIVE_POINTS, POINTS
 from tests.simulation import catalog
 from tests.simulation.check import progress_at
 from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
@@ -159,7 +159,9 @@ class Scenario:
 
     def _one_trouble(self) -> None:
         rng, world, faults = self._rng, self._world, self._world.faults
-        match rng.randrange(23):
+        match rng.randrange(24):
+            case 23:
+                world.main.call_later(rng.choice((0.5, 2.0)), world.damage_checkpoint)
             case 21 | 22:
                 faults.slow[rng.choice(list(world.members))] = rng.choice((0.3, 1.0, 3.0))
                 faults.did("slow reader")
@@ -199,7 +201,10 @@ class Scenario:
         self._world.faults.registry_away = False
 
     def _arm(self, action: str) -> None:
-        point = self._rng.choice((*POINTS, *RARE))
+        points: tuple[str, ...] = (*POINTS, *RARE)
+        if self._world.settings.snapshots is not None:
+            points = (*points, *ARCHIVE_POINTS, *ARCHIVE_POINTS)
+        point = self._rng.choice(points)
         self._world.faults.points[point] = Armed(action, self._rng.choice((1, 1, 2, 3, 5)))
 
     def _strike(self) -> None:

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from streams.control.draft import Draft
 from streams.runtime import log as log_module
-from streams.runtime import obedience, orders, producer, replay
+from streams.runtime import obedience, orders, producer, replay, restoring
 from streams.runtime.control import coordination, published, tail
 from tests.simulation import clients
 from tests.simulation.check import audit_trail, check
@@ -75,6 +75,7 @@ def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
         (published, "read_definitions", clients.read_definitions),
         (published, "Admin", clients.Admin),
         (replay, "Bundle", Bundle),
+        (restoring, "Bundle", Bundle),
         (coordination, "LOOK_EVERY_S", 1.0),
         (Draft, "move", noted),
         (obedience._Warming, "_open", warming),
@@ -108,6 +109,9 @@ def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
             if not world.problems:
                 for problem in check(world):
                     world.problem(problem)
+        for life in world.lives:
+            if life.stats.restored:
+                world.faults.seen["restored"] += life.stats.restored
         if world.problems:
             world.trace += audit_trail(world)
         return Outcome(

@@ -2,12 +2,13 @@
 
 A bundle is a directory, as the product expects it to be, with one file that names what was
 flushed last: rows and meta together, which never change. So what moves, copies or deletes
-directories does that to state, too.
+directories does that to state, too, and a checkpoint is a copy of that file.
 """
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from streams.state.rows import RowLayout
     from streams.state.store import Meta
 
-_FILE = "flushed"
+FILE = "CURRENT"
+"""As in RocksDB's directories: without it there is nothing."""
 
 
 class Disk:
-    """What was flushed, by number; the files hold the numbers."""
+    """What was flushed anywhere, by number; the files hold the numbers."""
 
     def __init__(self) -> None:
         self.flushed: dict[int, tuple[pl.DataFrame, Meta]] = {}
         self.open: dict[str, Process] = {}
+        """Who has the directory of a bundle open."""
         self._numbers = itertools.count(1)
 
     def keep(self, rows: pl.DataFrame, meta: Meta) -> int:
@@ -79,7 +82,7 @@ class Bundle(MemoryStore):
             path.mkdir(parents=True)
         disk.open[str(path)] = process
         made = cls(disk, path, layout, before_ingest)
-        held = path / _FILE
+        held = path / FILE
         if held.exists():
             made._rows, made._meta = disk.flushed[int(held.read_text())]
         return made
@@ -97,7 +100,16 @@ class Bundle(MemoryStore):
     def ingest(self, rows: pl.DataFrame, meta: Meta) -> None:
         """What was written is part of the bundle."""
         self._rows, self._meta = rows, meta
-        (self._path / _FILE).write_text(str(self._disk.keep(rows, meta)))
+        (self._path / FILE).write_text(str(self._disk.keep(rows, meta)))
+
+    def checkpoint(self, path: Path) -> Meta:
+        """As that of a bundle."""
+        self._process.live()
+        if self._meta is None:
+            raise ValueError(f"nothing was flushed to {self._path} yet")
+        path.mkdir()
+        shutil.copy(self._path / FILE, path / FILE)
+        return self._disk.flushed[int((path / FILE).read_text())][1]
 
     def close(self) -> None:
         self._disk.open.pop(str(self._path), None)

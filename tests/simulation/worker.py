@@ -21,9 +21,12 @@ from streams.runtime.idleness import IdleWatcher
 from streams.runtime.orders import Orders
 from streams.runtime.ownership import Ownership
 from streams.runtime.schemas import SchemaBook
+from streams.runtime.snapshots import Snapshots
 from streams.runtime.stats import Stats
 from streams.runtime.streams import StreamBook
 from streams.runtime.transport import Fetched
+from streams.state.checkpoint import Checkpoints
+from streams.state.directory import DirectoryArchive
 from tests.simulation import catalog, clients
 from tests.simulation.faults import SimCrashPoints
 
@@ -40,16 +43,21 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IDLE_POLL_S = 5.0
+WATCH_EVERY_S = 1.0
+UPLOADS_S = 15.0
 ROOM_S = 0.05
 
 
 @dataclass
 class Host:
-    """What the fakes of one process find: its world, and its disk."""
+    """What the fakes of one process find: its world, and where its state is."""
 
     world: World
-    disk: Disk
     state_dir: Path
+
+    @property
+    def disk(self) -> Disk:
+        return self.world.disk
 
     @property
     def broker(self) -> Broker:
@@ -83,6 +91,7 @@ class SimWorker:
         self.name = process.name
         self.told_to_coordinate = False
         self.host: Host = process.host
+        self.stats = Stats()
         self._world = world
         self._fetching = asyncio.Lock()
         self._positions: dict[TP, int] = {}
@@ -92,6 +101,7 @@ class SimWorker:
         self._coordination: Coordination | None = None
         self._parts: Parts | None = None
         self.ownership: Ownership | None = None
+        self.snapshots: Snapshots | None = None
 
     def begin(self) -> None:
         """Start, in its own time."""
@@ -122,13 +132,14 @@ class SimWorker:
             offsets=cast("Any", clients.Offsets()),
             schemas=schemas,
             clock=clock,
-            stats=Stats(),
+            stats=self.stats,
             pool=cast("Any", None),
             resources=cast("Any", None),
             state_dir=self.host.state_dir,
             instance=self.name,
             definitions_offset=definitions.next_offset,
             limits=world.limits,
+            snapshots=self._snapshots(),
         )
         registry = cast("Any", world.registry)
         ids = await self._patiently(lambda: register_schemas(context.names, registry))
@@ -152,9 +163,39 @@ class SimWorker:
         self._orders.connect(lambda: [one for _, one in ownership.all()], ownership.failed)
         ownership.connect(self._reclaim)
         self._tasks.append(asyncio.create_task(self._fetch(), name="fetch"))
+        if self.snapshots is not None:
+            self._tasks.append(asyncio.create_task(self._remind(), name="remind"))
         if world.watches_idleness:
             self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
         self._started.set()
+
+    def _snapshots(self) -> Snapshots | None:
+        world = self._world
+        if world.settings.snapshots is None:
+            return None
+        crash = SimCrashPoints(world.faults)
+        self.snapshots = Snapshots(
+            world.settings,
+            self.host.state_dir,
+            clock=world.clock,
+            stats=self.stats.snapshots,
+            crash=crash,
+            checkpoints=Checkpoints(
+                DirectoryArchive(world.archive, world.clock),
+                world.settings.app,
+                clock=world.clock,
+                token=lambda: f"{world.rng.getrandbits(32):08x}",
+                step=lambda step: crash.reach(f"archive_{step}"),
+            ),
+        )
+        return self.snapshots
+
+    async def _remind(self) -> None:
+        """Checkpoints where nothing comes."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if self.ownership is not None:
+                self.ownership.remind()
 
     async def _patiently(self, work: Any) -> Any:
         """What the command line would be started again for."""
@@ -175,6 +216,8 @@ class SimWorker:
             if task is not asyncio.current_task():
                 task.cancel()
         await self.ownership.release_all()
+        if self.snapshots is not None:
+            await self.snapshots.finish(UPLOADS_S)
         await self._orders.stop()
         await self._routes.stop()
 
@@ -210,7 +253,7 @@ class SimWorker:
         await self._started.wait()
         assert self.ownership is not None
         self._assigned = set()
-        await self.ownership.release_all()
+        await self.ownership.release(self.ownership.held())
 
     async def coordinate(self, *, on: bool) -> None:
         """The coordinators' group gives the rollback topic to this worker, or takes it."""

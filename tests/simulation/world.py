@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from faust.types import TP
 
-from streams.config import Settings, TopicSettings
+from streams.config import Settings, SnapshotSettings, TopicSettings
 from streams.definitions.store import pack
 from streams.runtime.context import Limits
 from tests.simulation import catalog
@@ -20,7 +20,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.clients import Registry
 from tests.simulation.faults import Faults
 from tests.simulation.loop import Process, Scheduler
-from tests.simulation.store import Disk
+from tests.simulation.store import FILE, Disk
 from tests.simulation.worker import Host, SimWorker
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ class SimClock:
 
 @dataclass(slots=True)
 class Home:
-    """A machine: a directory, and what is on the disk there."""
+    """A machine's disk."""
 
-    disk: Disk
     directory: Path
 
 
@@ -87,8 +86,23 @@ class World:
         self.faults = Faults(self)
         self.problems: list[str] = []
         self.trace: list[str] = []
+        self.disk = Disk()
+        self.lives: list[SimWorker] = []
+        snapshots = None
+        self.archive = directory / "archive"
+        if not rng.randrange(3):
+            snapshots = SnapshotSettings(
+                url=self.archive.as_uri(),
+                every_ms=rng.choice((300, 1_500)),
+                keep=rng.choice((1, 3)),
+            )
         self.settings = Settings(
-            app="app", kafka={}, registry={}, topics=TopicSettings(), state_dir=directory
+            app="app",
+            kafka={},
+            registry={},
+            topics=TopicSettings(),
+            state_dir=directory,
+            snapshots=snapshots,
         )
         self.partitions = rng.choice((1, 1, 2))
         self.topics = {catalog.SOURCE.topic: self.partitions}
@@ -115,7 +129,7 @@ class World:
         self._published: set[tuple[str, str]] = set()
         self._homes = 0
         self._mending: set[asyncio.Task[None]] = set()
-        self.main = Process(self.scheduler, "main", Host(self, Disk(), directory))
+        self.main = Process(self.scheduler, "main", Host(self, directory))
         for name in ("one", "two"):
             self.members[name] = Member(name, self._home())
 
@@ -191,16 +205,17 @@ class World:
         self._homes += 1
         directory = self._directory / f"home{self._homes}"
         directory.mkdir()
-        return Home(Disk(), directory)
+        return Home(directory)
 
     def start(self, name: str) -> SimWorker:
         """A new life of a worker."""
         member = self.members[name]
         assert not member.up
         member.lives += 1
-        host = Host(self, member.home.disk, member.home.directory)
+        host = Host(self, member.home.directory)
         process = Process(self.scheduler, f"{name}{member.lives}", host)
         worker = member.life = SimWorker(self, process)
+        self.lives.append(worker)
         self.note(f"start {process.name}")
         worker.begin()
         return worker
@@ -270,10 +285,22 @@ class World:
 
     def _lose_bundle(self, home: Home) -> None:
         """One bundle of many is damaged, and was removed."""
-        found = sorted(home.directory.glob("*/*/*/flushed"))
+        found = sorted(home.directory.glob(f"clicks/*/*/{FILE}"))
         if found:
             shutil.rmtree(self.rng.choice(found).parent)
             self.faults.did("bundle lost")
+
+    def damage_checkpoint(self) -> None:
+        """A file of a checkpoint is lost, or is not what it was."""
+        found = sorted(one for one in self.archive.rglob("*") if one.is_file())
+        if not found:
+            return
+        self.faults.did("checkpoint damaged")
+        one = self.rng.choice(found)
+        if self.rng.randrange(2):
+            one.unlink()
+        else:
+            one.write_bytes(b"x" + one.read_bytes()[1:])
 
     def freeze(self, process: Process) -> None:
         """Stop a process, until it wakes up as a zombie or as if nothing had been."""
