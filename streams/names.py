@@ -112,6 +112,16 @@ def stream_name(source: str, entity: tuple[str, ...]) -> str:
     return f"{source}.by.{'.'.join(entity)}"
 
 
+def outlet(feature_set: str, version: str) -> str:
+    """What a pinned version's vectors go by, where a set's go by its name."""
+    return f"{feature_set}@{version}"
+
+
+def set_of(outlet: str) -> str:
+    """The set whose vectors go by this."""
+    return outlet.partition("@")[0]
+
+
 def subjects(topic: str) -> tuple[str, str]:
     """Registry subjects of a topic's key and value (TopicNameStrategy)."""
     return f"{topic}-key", f"{topic}-value"

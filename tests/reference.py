@@ -25,6 +25,12 @@ The rules, for one stream partition:
 8. As of the first T that a version closes after another one, `empty` goes to each entity with
    none of its events in [T - longest, T) and one of the other version's in the longest window
    of that one as of what it had closed last; to nobody if that window begins before R.
+9. A pinned version closes for itself what it would close if it served, from the highest T with
+   T + its lateness <= watermark on. Its vectors are those of `set@version`; nothing is late for
+   it, and nobody takes it over.
+10. Where a feature of a version is switched off it is null in all that the version says, counts
+   and vectors `empty` included. With another version standing in it is what that one's feature is
+   over that one's own events before T, for the same entity; over nothing counts are 0.
 """
 
 from __future__ import annotations
@@ -32,12 +38,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.reference_records import Decided as Decided
 from tests.reference_records import Event as Event
 from tests.reference_records import Idle as Idle
 from tests.reference_records import Marker as Marker
+from tests.reference_records import Pin as Pin
 from tests.reference_records import Record as Record
 from tests.reference_records import Switch as Switch
-from tests.reference_sets import Entity, SetModel
+from tests.reference_records import Toggle as Toggle
+from tests.reference_sets import Entity, PinModel, SetModel
 from tests.reference_sets import Vector as Vector
 from tests.reference_sets import VectorKey as VectorKey
 
@@ -115,7 +124,9 @@ class Reference:
     @property
     def vectors(self) -> dict[VectorKey, Vector]:
         """Every expected vector so far."""
-        return {key: vector for one in self._sets for key, vector in one.vectors.items()}
+        said: list[SetModel | PinModel] = [*self._sets]
+        said += [pin for one in self._sets for pin in one.all_pins]
+        return {key: vector for one in said for key, vector in one.vectors.items()}
 
     @property
     def closed_through_ms(self) -> dict[str, int | None]:
@@ -128,8 +139,8 @@ class Reference:
             self._mark(record)
         elif isinstance(record, Idle):
             self._raise_watermark(record.watermark_ms)
-        elif isinstance(record, Switch):
-            self._switch(record)
+        elif isinstance(record, Decided):
+            self._obey(record)
         else:
             self._take(record)
 
@@ -144,13 +155,19 @@ class Reference:
 
         `highest_event_time_ms` is that of the whole source, not of this partition.
         """
-        for one in self._sets:
+        for one in self._speakers:
             self._silence(one, highest_event_time_ms)
 
-    def _silence(self, one: SetModel, highest_event_time_ms: int) -> None:
+    def _silence(self, one: SetModel | PinModel, highest_event_time_ms: int) -> None:
         every = one.definition.every_ms
         target = highest_event_time_ms // every * every + every
         one.close_through(target, self._floor_ms)
+
+    @property
+    def _speakers(self) -> list[SetModel | PinModel]:
+        """Sets and pins."""
+        pins = [pin for one in self._sets for pin in one.pins.values()]
+        return [*self._sets, *pins]
 
     def _take(self, event: Event) -> None:
         event_time = event.event_time_ms
@@ -181,7 +198,7 @@ class Reference:
         if marker.floor_ms is not None:
             known_ms = marker.floor_ms if self._floor_ms is None else self._floor_ms
             self._floor_ms = max(marker.floor_ms, known_ms)
-            for one in self._sets:
+            for one in self._speakers:
                 one.raise_floor(self._floor_ms)
         if marker.watermark_ms is not None:
             self._marked[p] = max(marker.watermark_ms, self._marked.get(p, marker.watermark_ms))
@@ -196,17 +213,26 @@ class Reference:
         everyone = len(self._newest) == self._source_partitions
         return bool(everyone and self._marked and all(m.silent for m in self._newest.values()))
 
-    def _switch(self, switch: Switch) -> None:
-        one = next(one for one in self._sets if one.name == switch.feature_set)
-        one.switch(switch.version, self.watermark_ms, self._floor_ms)
+    def _obey(self, decided: Decided) -> None:
+        one = next(one for one in self._sets if one.name == decided.feature_set)
+        if isinstance(decided, Toggle):
+            one.toggle(decided.version, decided.feature, decided.off, decided.stand_in)
+            return
+        changed: SetModel | PinModel = one
+        if isinstance(decided, Switch):
+            one.switch(decided.version, self.watermark_ms, self._floor_ms)
+        elif decided.pinned:
+            changed = one.pin(decided.version, self.watermark_ms, self._floor_ms)
+        else:
+            one.unpin(decided.version)
         if self._silent:
-            self._silence(one, max(self._marked.values()))
+            self._silence(changed, max(self._marked.values()))
 
     def _raise_watermark(self, watermark_ms: int) -> None:
         if self.watermark_ms is not None and watermark_ms <= self.watermark_ms:
             return
         self.watermark_ms = watermark_ms
-        for one in self._sets:
+        for one in self._speakers:
             limit_ms = watermark_ms - one.definition.allowed_lateness_ms
             one.close_through(limit_ms, self._floor_ms)
 

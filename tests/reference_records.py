@@ -47,4 +47,28 @@ class Switch:
     version: str
 
 
-Record = Event | Marker | Idle | Switch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toggle:
+    """From here on a feature of a version is switched off, with this or no version standing in
+    for it; or on."""
+
+    feature_set: str
+    version: str
+    feature: str
+    off: bool
+    stand_in: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """From here on a version closes for itself, whoever serves; or no more."""
+
+    feature_set: str
+    version: str
+    pinned: bool
+
+
+Decided = Switch | Toggle | Pin
+"""What the control path decides."""
+
+Record = Event | Marker | Idle | Switch | Toggle | Pin

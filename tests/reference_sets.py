@@ -1,16 +1,17 @@
-"""The reference model's feature sets: rules 3 to 8 of `tests.reference`, for one set at a time."""
+"""The reference model's feature sets: rules 3 to 10 of `tests.reference`, for one set at a time."""
 
 from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.expected import Expected, expect, nothing
+from tests.expected import Exactly, Expected, expect, nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from streams.definitions.model import FeatureSet
     from tests.reference_records import Event
@@ -53,6 +54,8 @@ class _Version:
         self._sql = _Sql(definition, fields)
         self._histories: dict[Entity, _History] = {}
         self._active: set[Entity] = set()
+        self.off: dict[str, _Version | None] = {}
+        """Features that are switched off, and the version that stands in."""
 
     def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> bool:
         """Add the event; whether it is one of the version's."""
@@ -131,6 +134,38 @@ class _Version:
             if self._histories[entity].first_from(as_of - longest) < end
         }
 
+    def copied(self) -> _Version:
+        """The same events for somebody who closes at a pace of its own."""
+        made = copy(self)
+        made._histories = {
+            entity: _History(keys=[*one.keys], columns=[[*values] for values in one.columns])
+            for entity, one in self._histories.items()
+        }
+        made._active = set(self._histories)
+        return made
+
+    def said(self, entity: Entity, as_of: int, vector: Vector) -> Vector:
+        """The vector as it goes out, with what is switched off."""
+        if not self.off:
+            return vector
+        values = dict(vector.values)
+        for name, stand_in in self.off.items():
+            values[name] = (
+                Exactly(None) if stand_in is None else stand_in._value(name, entity, as_of)
+            )
+        return Vector(kind=vector.kind, values=values)
+
+    def _value(self, name: str, entity: Entity, as_of: int) -> Expected:
+        """A feature of an entity, which may have no event at all."""
+        features = self.definition.features
+        at = next(i for i, feature in enumerate(features) if feature.name == name)
+        history = self._histories.get(entity)
+        inside: list[object] = []
+        if history is not None:
+            start = history.first_from(as_of - features[at].window_ms)
+            inside = history.columns[at][start : history.first_from(as_of)]
+        return expect(features[at], [value for value in inside if value is not None])
+
     def _empty(self) -> Vector:
         return Vector(kind="empty", values={f.name: nothing(f) for f in self.definition.features})
 
@@ -153,6 +188,9 @@ class SetModel:
         self.name = versions[0].name
         self.closed_through_ms: int | None = None
         self.vectors: dict[VectorKey, Vector] = {}
+        self.pins: dict[str, PinModel] = {}
+        self.all_pins: list[PinModel] = []
+        """Former ones, too."""
         self._versions = {one.version: _Version(one, fields) for one in versions}
         self._serving = self._versions[versions[0].version]
         self._closed_by = self._serving
@@ -169,6 +207,8 @@ class SetModel:
     def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> bool:
         """Add the event; True if it is late."""
         ours = {one: one.apply(event, event_time_ms, floor_ms) for one in self._versions.values()}
+        for pin in self.pins.values():
+            pin.apply(event, event_time_ms, floor_ms)
         if not ours[self._serving] or self.closed_through_ms is None:
             return False
         return self._serving.last_as_of(event_time_ms) <= self.closed_through_ms
@@ -182,6 +222,25 @@ class SetModel:
             self.raise_floor(floor_ms)
         if watermark_ms is not None:
             self.close_through(watermark_ms - self.definition.allowed_lateness_ms, floor_ms)
+
+    def toggle(self, version: str, feature: str, off: bool, stand_in: str | None) -> None:
+        """A feature is off or on wherever its version speaks."""
+        found = self._versions[version].off
+        found.pop(feature, None)
+        if off:
+            found[feature] = None if stand_in is None else self._versions[stand_in]
+
+    def pin(self, version: str, watermark_ms: int | None, floor_ms: int | None) -> PinModel:
+        """A version closes for itself, too, from here on."""
+        made = PinModel(f"{self.name}@{version}", self._versions[version], watermark_ms)
+        if floor_ms is not None:
+            made.raise_floor(floor_ms)
+        self.pins[version] = made
+        self.all_pins.append(made)
+        return made
+
+    def unpin(self, version: str) -> None:
+        del self.pins[version]
 
     def raise_floor(self, floor_ms: int) -> None:
         """Nothing goes out for windows that begin before the floor."""
@@ -205,21 +264,61 @@ class SetModel:
             self._say(first, vectors)
             self.closed_through_ms = first
             self._closed_by = self._serving
-        if self.closed_through_ms is None:
-            as_of = self._serving.next_with_event(None)
-        else:
-            as_of = self.closed_through_ms + every
-        while as_of is not None and as_of <= target:
-            spoke, vectors = self._serving.close(as_of, floor_ms)
+        for as_of, vectors in _closing(self._serving, self.closed_through_ms, target, floor_ms):
             self._say(as_of, vectors)
-            # Nothing in reach of this T: on to the first T that has an event.
-            as_of = as_of + every if spoke else self._serving.next_with_event(as_of)
         if self.closed_through_ms is None or target > self.closed_through_ms:
             self.closed_through_ms = target
 
     def _say(self, as_of: int, vectors: Mapping[Entity, Vector]) -> None:
         for entity, vector in vectors.items():
-            self.vectors[(self.name, entity, as_of)] = vector
+            said = self._serving.said(entity, as_of, vector)
+            self.vectors[(self.name, entity, as_of)] = said
+
+
+class PinModel:
+    """One pinned version over one stream partition."""
+
+    def __init__(self, name: str, version: _Version, watermark_ms: int | None) -> None:
+        self.name = name
+        self.definition = version.definition
+        self.vectors: dict[VectorKey, Vector] = {}
+        self.closed_through_ms: int | None = None
+        self._version = version.copied()
+        if watermark_ms is not None:
+            every = self.definition.every_ms
+            limit_ms = watermark_ms - self.definition.allowed_lateness_ms
+            self.closed_through_ms = limit_ms // every * every
+
+    def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> None:
+        self._version.apply(event, event_time_ms, floor_ms)
+
+    def raise_floor(self, floor_ms: int) -> None:
+        before = self._version.last_before(floor_ms)
+        if self.closed_through_ms is None or before > self.closed_through_ms:
+            self.closed_through_ms = before
+
+    def close_through(self, limit_ms: int, floor_ms: int | None) -> None:
+        """Close every T up to `limit_ms` that is not closed yet."""
+        target = limit_ms // self.definition.every_ms * self.definition.every_ms
+        for as_of, vectors in _closing(self._version, self.closed_through_ms, target, floor_ms):
+            for entity, vector in vectors.items():
+                said = self._version.said(entity, as_of, vector)
+                self.vectors[(self.name, entity, as_of)] = said
+        if self.closed_through_ms is None or target > self.closed_through_ms:
+            self.closed_through_ms = target
+
+
+def _closing(
+    version: _Version, closed_ms: int | None, target_ms: int, floor_ms: int | None
+) -> Iterator[tuple[int, dict[Entity, Vector]]]:
+    """Each T in `(closed, target]` that may have something to say, with its vectors."""
+    every = version.definition.every_ms
+    as_of = version.next_with_event(None) if closed_ms is None else closed_ms + every
+    while as_of is not None and as_of <= target_ms:
+        spoke, vectors = version.close(as_of, floor_ms)
+        yield as_of, vectors
+        # Nothing in reach of this T: on to the first T that has an event.
+        as_of = as_of + every if spoke else version.next_with_event(as_of)
 
 
 class _Sql:

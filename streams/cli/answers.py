@@ -14,7 +14,9 @@ from streams.control.records import Action, How, ReplyState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control.records import Reply
+    from streams.control.records import Plan, Reply
+
+SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
 
 _WHEN = {How.HOT: "at once", How.COLD: "once its windows are filled", How.AT_ONCE: "at once"}
 
@@ -25,6 +27,10 @@ def progress(reply: Reply) -> str:
     if plan is None:
         return f"{reply.state}"
     match reply.state:
+        case ReplyState.ACCEPTED if reply.action not in SWITCHES:
+            return f"{'would be ' if reply.dry_run else ''}accepted: {_what(reply, plan)}"
+        case ReplyState.SWITCHED if reply.action not in SWITCHES:
+            return f"done on every partition, epoch {reply.epoch}"
         case ReplyState.ACCEPTED if reply.dry_run:
             return f"would be accepted: {plan.from_version} to {plan.target}"
         case ReplyState.ACCEPTED if plan.how is How.HOT:
@@ -61,9 +67,9 @@ def summary(reply: Reply) -> list[str]:
     if plan is None:
         return [f"{reply.feature_set}: done"]
     name = reply.feature_set
-    if reply.action is Action.RETIRE:
-        would = "would be" if reply.dry_run else "is"
-        lines = [f"{name}: {plan.target} {would} retired"]
+    if reply.action not in SWITCHES:
+        fenced = "" if reply.epoch is None else f", epoch {reply.epoch}"
+        lines = [f"{name}: {_what(reply, plan)}{fenced}"]
     elif reply.dry_run:
         when = _WHEN[plan.how]
         lines = [f"{name}: {plan.target} would serve instead of {plan.from_version}, {when}"]
@@ -77,6 +83,21 @@ def summary(reply: Reply) -> list[str]:
     if plan.becomes_cold:
         lines.append(f"no longer kept live: {', '.join(plan.becomes_cold)}")
     return lines
+
+
+def _what(reply: Reply, plan: Plan) -> str:
+    """What becomes of the target of a request that leaves alone who serves."""
+    would = "would be" if reply.dry_run else "is"
+    match reply.action:
+        case Action.PIN:
+            return f"{plan.target} {would} pinned, to a topic of its own"
+        case Action.UNPIN:
+            return f"{plan.target} {would} pinned no more"
+        case Action.TOGGLE:
+            instead = f"{plan.stand_in} stands in for it" if plan.stand_in else "null goes out"
+            state = "on" if plan.enabled else f"off: {instead}"
+            return f"{plan.feature} of {plan.target} {would} switched {state}"
+    return f"{plan.target} {would} retired"
 
 
 def _took_ms(reply: Reply) -> int:

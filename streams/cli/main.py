@@ -19,6 +19,7 @@ from streams.cli import (
     stack,
     status,
     tail,
+    toggles,
     versions,
     worker,
 )
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     tail.register(app)
     versions.register(app)
     requests.register(app)
+    toggles.register(app)
     audit.register(app)
     snapshots.register(app)
     return app

@@ -125,7 +125,7 @@ def activate(
     if a rule refuses it, with 5 if the deadline passes.
     """
     name, target = parse_version(version)
-    _ask(
+    ask(
         common.settings(),
         {
             "action": "activate",
@@ -162,7 +162,7 @@ def rollback(
     Windows stay as full as they are, and no vector is lost or computed twice. Exits with 3 if
     a rule refuses it, with 5 if the deadline passes.
     """
-    _ask(
+    ask(
         common.settings(),
         {
             "action": "rollback",
@@ -194,7 +194,7 @@ def retire(
 ) -> None:
     """Say that a version is never to serve again; what only it needs is dropped."""
     name, target = parse_version(version)
-    _ask(
+    ask(
         common.settings(),
         {
             "action": "retire",
@@ -252,7 +252,7 @@ def parse_deadline(text: str, now_ms: int) -> int:
 # -- asking ---------------------------------------------------------------------------------------
 
 
-def _ask(
+def ask(
     settings: Settings, fields: dict[str, Any], *, deadline: str, wait: bool, json: bool
 ) -> None:
     """Send the request with these fields; wait for its end, show it, and fail as it fails."""

@@ -27,6 +27,15 @@ ROWS = 20
 FeatureSetName = Annotated[
     str, typer.Argument(metavar="SET", help="Name of the feature set.", show_default=False)
 ]
+OfVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="VERSION",
+        help="The topic of this pinned version. Default: the set's, whichever version serves.",
+        show_default=False,
+    ),
+]
 Follow = Annotated[bool, flag("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]
 Limit = Annotated[
     int | None,
@@ -54,12 +63,13 @@ def register(app: typer.Typer) -> None:
 def tail(
     common: CommonOptions,
     feature_set: FeatureSetName,
+    version: OfVersion = None,
     follow: Follow = False,
     limit: Limit = None,
     from_beginning: FromStart = False,
     json: Json = False,
 ) -> None:
-    """Print the newest vectors of a feature set.
+    """Print the newest vectors of a feature set, or those of one of its pinned versions.
 
     Committed ones only, in the order in which they were written. A table where it fits the
     terminal, else a few lines for each vector; with --json one object a line.
@@ -67,12 +77,16 @@ def tail(
     settings = common.settings()
     from streams.schema.values import ValueReader  # takes a second, for polars
 
-    topic = settings.names.features_topic(feature_set)
+    names, first = settings.names, f"publish the feature set {feature_set}"
+    topic = names.features_topic(feature_set)
+    if version is not None:
+        topic = names.pinned_topic(feature_set, version)
+        first = f"pin the version (`rewindow pin {feature_set}@{version}`)"
     partitions = Admin(settings).partitions().get(topic)
     if partitions is None:
         raise InvalidInputError(
-            f"there is no topic {topic}: publish the feature set {feature_set} first, or check "
-            "its name, --app and [topics].prefix"
+            f"there is no topic {topic}: {first} first, or check its name, --app and "
+            "[topics].prefix"
         )
     with Registry.from_settings(settings.registry_options()) as registry:
         log = _Log(settings, topic, partitions, ValueReader(registry))

@@ -33,7 +33,8 @@ class VersionRow:
     """One version, as it stands.
 
     `state` is serving, live, published or retired; a live one follows the stream on
-    `partitions_ready` of the set's `partitions`. `epoch` is that of its latest switch, None if
+    `partitions_ready` of the set's `partitions`. `switched_off` are its features that are off,
+    with the version that stands in for each, or None. `epoch` is that of its latest switch, None if
     it never served; `since_ms` says when its state began, None if no decision tells.
     """
 
@@ -42,6 +43,7 @@ class VersionRow:
     partitions_ready: int
     partitions: int
     pinned: bool
+    switched_off: dict[str, str | None]
     digest: str
     epoch: int | None
     since_ms: int | None
@@ -99,6 +101,7 @@ def version_rows(
             partitions_ready=_ready(history.route, one, acks, partitions),
             partitions=partitions,
             pinned=history.route is not None and one.feature_set.version in history.route.pins,
+            switched_off=_off(history.route, one.feature_set.version),
             digest=one.digest,
             epoch=history.epochs.get(one.feature_set.version),
             since_ms=history.since.get(one.feature_set.version),
@@ -130,9 +133,13 @@ class _History:
             if states.get(version, "published") != self._states.get(version):
                 self.since[version] = at_ms
         self._states = {**dict.fromkeys(self._states, "published"), **states}
-        if before is None or route.epoch != before.epoch:
+        if before is None or route.serving != before.serving:
             self.epochs[route.serving] = route.epoch
         self.route = route
+
+
+def _off(route: SetRecord | None, version: str) -> dict[str, str | None]:
+    return {} if route is None else route.held.off(version)
 
 
 def _ready(route: SetRecord | None, one: PublishedSet, acks: Acks, partitions: int) -> int:
@@ -181,6 +188,8 @@ def _table(rows: Sequence[VersionRow]) -> Table:
             state = f"live (ready on {row.partitions_ready} of {row.partitions})"
         if row.pinned:
             state = f"{state}, pinned"
+        for feature, instead in row.switched_off.items():
+            state = f"{state}, {feature} off" + (f" ({instead} stands in)" if instead else "")
         table.add_row(
             row.version,
             f"[green]{state}" if row.state == "serving" else state,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from streams.control.acks import Acks
 from streams.control.draft import Decision, Draft
 from streams.control.facts import Catalog, Known, Outside, Target
+from streams.control.gate import Accept, decide
 from streams.control.machine import Event
-from streams.control.records import Ack, Code, Origin, Reason, RequestRecord, State
+from streams.control.records import Ack, Action, Code, Origin, Reason, RequestRecord, State
 from streams.control.requests import RawRequest, Unreadable
 from streams.control.routes import KEEP
 from streams.control.steps import drive, judge, warm
@@ -54,6 +55,16 @@ class Coordinator:
         if isinstance(request, Unreadable) or request.request_id in self.state.requests:
             return None
         return self._known.target(request)
+
+    def would_pin(self, raw: RawRequest, outside: Outside, now_ms: int) -> bool:
+        """Whether this request pins a version, and all that it lacks is the topic for it."""
+        request = raw.content
+        if isinstance(request, Unreadable) or self.target(raw) is None:
+            return False
+        if request.action is not Action.PIN or request.dry_run or outside.pin is not None:
+            return False
+        verdict = decide(request, self._known.facts(request, outside, now_ms))
+        return isinstance(verdict, Accept)
 
     def on_request(self, raw: RawRequest, outside: Outside, now_ms: int) -> Decision | None:
         """The next record of the rollback topic. One that is decided already changes nothing."""

@@ -23,6 +23,7 @@ from streams.control.records import (
 )
 
 if TYPE_CHECKING:
+    from streams.control.records import Request
     from streams.control.routes import Rules
     from streams.control.state import ControlState
 
@@ -159,12 +160,20 @@ class Draft:
             cut=record.cut,
             reasons=(*record.reasons, *remarks),
             duration_ms=max(0, self.now_ms - record.times["received"]),
-            detail=f"{request.action}{route}, {where}",
+            detail=f"{_asked(request)}{route}, {where}",
         )
 
     def _log(self, event: AuditEvent, **fields: Any) -> None:
         record = AuditRecord(seq=0, previous=GENESIS, at_ms=self.now_ms, event=event, **fields)
         self._audit.append(record)
+
+
+def _asked(request: Request) -> str:
+    """The action, and what it is about besides a version."""
+    if request.feature is None:
+        return request.action
+    instead = "" if request.fallback is None else f" with {request.fallback} instead"
+    return f"{request.action} {request.feature} {'on' if request.enabled else 'off'}{instead}"
 
 
 def _version(record: RequestRecord) -> str | None:

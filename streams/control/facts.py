@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from streams.control.acks import Acks
-    from streams.control.records import Replay, Request, SetRecord
+    from streams.control.records import Pin, Replay, Request, SetRecord
     from streams.control.state import ControlState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedVersion:
-    """What the gate needs to know of a published version."""
+    """What the gate needs to know of a published version; `features` with their output types."""
 
     version: str
-    features: frozenset[str] = frozenset()
+    features: Mapping[str, str] = field(default_factory=dict)
     every_ms: int = 0
 
 
@@ -54,11 +54,13 @@ class Outside:
     """What only Kafka and the registry know of a target.
 
     `schema_reasons` say why its output schema may not be written; `replays` are what a cold
-    target needs of each partition's log.
+    target needs of each partition's log. `pin` names the schemas of the topic that a version
+    to be pinned writes, once there is that topic.
     """
 
     schema_reasons: tuple[str, ...] = ()
     replays: tuple[Replay, ...] = ()
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,35 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streams.control.effects import effect
 from streams.control.facts import target_of
 from streams.control.records import Action, Code, How, Plan, Reason
-from streams.control.routes import (
-    activated,
-    prepared,
-    retired,
-    rolled_back,
-    undo_target,
-    undone,
-)
+from streams.control.routes import prepared, undone, version_before
 from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from streams.control.facts import Facts, PublishedSet, PublishedVersion
     from streams.control.records import Request, SetRecord
-    from streams.control.routes import Rules
 
-UNSUPPORTED_ACTIONS = frozenset({Action.TOGGLE, Action.PIN, Action.UNPIN})
 UNSUPPORTED_OPTIONS = ("exclude", "repair", "checkpoint")
 """What this version of rewindow reads and checks, and does not do yet."""
-
-EFFECTS: Mapping[Action, Callable[[SetRecord, str, Rules], SetRecord]] = {
-    Action.ROLLBACK: rolled_back,
-    Action.ACTIVATE: activated,
-    Action.RETIRE: retired,
-}
-"""What an accepted request makes of a set, once its target is ready."""
 
 _SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
 
@@ -94,8 +79,10 @@ class _Checks:
             case Action.RETIRE:
                 yield from self.retire()
             case Action.PIN | Action.UNPIN:
+                yield from self.stream()
                 yield from self.pin()
             case Action.TOGGLE:
+                yield from self.stream()
                 yield from self.toggle()
 
     def still_true(self) -> Iterator[Reason]:
@@ -129,14 +116,20 @@ class _Checks:
         if target == self.route.serving and self.request.exclude is None:
             message = f"{target} serves already"
             yield _reason(Code.ALREADY_SERVING, message, target)
+        yield from self.schema()
+        yield from self.stream()
+        if not self.ready:
+            yield from self.source_gone()
+
+    def schema(self) -> Iterator[Reason]:
         for why in self.facts.outside.schema_reasons:
-            message = f"the output schema of {target} is refused: {why}"
-            yield _reason(Code.SCHEMA_REFUSED, message, target or "")
+            message = f"the output schema of {self.target} is refused: {why}"
+            yield _reason(Code.SCHEMA_REFUSED, message, self.target or "")
+
+    def stream(self) -> Iterator[Reason]:
         if not self.published.partitions:
             message = f"topic {self.published.topic} does not exist: nothing reads or writes yet"
             yield _reason(Code.NO_STREAM, message, self.published.topic)
-        if not self.ready:
-            yield from self.source_gone()
 
     def source_gone(self) -> Iterator[Reason]:
         for replay in self.facts.outside.replays:
@@ -167,6 +160,10 @@ class _Checks:
         if self.request.action is Action.UNPIN:
             if target not in self.route.pins:
                 yield _reason(Code.NOT_PINNED, f"{target} is not pinned", target)
+            return
+        yield from self.schema()
+        if target in self.route.pins:
+            yield _reason(Code.ALREADY_PINNED, f"{target} is pinned already", target)
         elif not self.ready:
             message = (
                 f"{target} is not ready on every partition ({self.facts.partitions_ready} of "
@@ -181,16 +178,34 @@ class _Checks:
             message = f"{owner.version} has no feature {feature!r}: "
             message += did_you_mean(feature, owner.features)
             yield _reason(Code.UNKNOWN_FEATURE, message, feature)
+        yield from self.as_it_is(feature)
         if self.request.fallback is not None and owner is not None:
             why = self.unusable(owner, feature)
             if why:
                 yield _reason(Code.FALLBACK_UNUSABLE, f"no value to fall back to: {why}", feature)
 
+    def as_it_is(self, feature: str) -> Iterator[Reason]:
+        """Nothing is switched to what it is already; another stand-in is something else."""
+        target = self.target or ""
+        off = self.route.held.off(target)
+        if self.request.enabled:
+            if feature not in off:
+                message = f"{feature} of {target} is not switched off"
+                yield _reason(Code.NOT_OFF, message, feature)
+            return
+        before = version_before(self.route, target) if self.request.fallback else None
+        if feature in off and off[feature] == before:
+            instead = f", and {before} stands in for it" if before else ""
+            message = f"{feature} of {target} is switched off already{instead}"
+            yield _reason(Code.ALREADY_OFF, message, feature)
+
     def unusable(self, owner: PublishedVersion, feature: str) -> str:
         """Why the version before can't stand in for the feature; empty if it can."""
-        previous = undo_target(self.route)
+        previous = version_before(self.route, owner.version)
         if previous is None:
             return "there is no version before"
+        if previous in self.route.retired:
+            return f"{previous} is retired"
         live = self.route.live_version(previous)
         found = self.published.version(previous)
         if found is None or live is None or not live.ready:
@@ -199,35 +214,43 @@ class _Checks:
             return f"{previous} has no such feature"
         if found.every_ms != owner.every_ms:
             return f"{previous} has another interval"
+        if found.features[feature] != owner.features.get(feature):
+            return f"{previous} has it as {found.features[feature]}"
+        if feature in self.route.held.off(previous):
+            return f"it is switched off in {previous}, too"
         return ""
 
     def plan(self) -> Plan:
         """What is done; only for a request that there is nothing against."""
         action, route, rules = self.request.action, self.route, self.facts.rules
         target = self.target or route.serving
-        how = How.HOT if self.ready else How.COLD
-        if action not in _SWITCHES:
+        how = How.HOT
+        if action is Action.RETIRE:
             how = How.AT_ONCE
-        after = EFFECTS[action](prepared(route, target, rules, again=False), target, rules)
-        lost = {one.version for one in route.live} - {one.version for one in after.live}
-        undoes = undone(route, target) if action is Action.ROLLBACK else ()
+        elif action in _SWITCHES and not self.ready:
+            how = How.COLD
+        if action in _SWITCHES:
+            route = prepared(route, target, rules, again=False)
+        after = effect(self.request, route, target, rules, self.facts.outside.pin)
+        lost = {one.version for one in self.route.live} - {one.version for one in after.live}
+        undoes = undone(self.route, target) if action is Action.ROLLBACK else ()
         return Plan(
             how=how,
             target=target,
-            from_version=route.serving,
+            from_version=self.route.serving,
             topic=self.published.topic,
             partitions=self.published.partitions,
             partitions_ready=self.facts.partitions_ready,
             replays=self.facts.outside.replays if how is How.COLD else (),
+            feature=self.request.feature,
+            enabled=self.request.enabled,
+            stand_in=after.held.off(target).get(self.request.feature or ""),
             undoes=tuple(one.version for one in reversed(undoes)),
-            becomes_cold=tuple(one.version for one in route.live if one.version in lost),
+            becomes_cold=tuple(one.version for one in self.route.live if one.version in lost),
         )
 
 
 def _unsupported(request: Request) -> Iterator[Reason]:
-    if request.action in UNSUPPORTED_ACTIONS:
-        message = f"this version of rewindow does not {request.action} yet"
-        yield _reason(Code.UNSUPPORTED, message, "action")
     for name in UNSUPPORTED_OPTIONS:
         if getattr(request, name):
             message = f"this version of rewindow does not do `{name}` yet: leave it out"

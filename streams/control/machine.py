@@ -39,7 +39,7 @@ MEANING: Mapping[Event, str] = {
     Event.REJECT: "the gate refuses it, or it can't be read",
     Event.DRY_RUN: "the gate would accept it, and no more is asked",
     Event.ACCEPT_AT_ONCE: "the gate accepts it, and no partition has to do anything",
-    Event.ACCEPT_HOT: "the gate accepts it, and every partition has the target ready",
+    Event.ACCEPT_HOT: "the gate accepts it, and all it takes is a fence in every partition",
     Event.ACCEPT_COLD: "the gate accepts it, and the target has to be prepared",
     Event.READY: "every partition has the target ready",
     Event.LOST: "a partition can't prepare the target",

@@ -95,6 +95,9 @@ class Code(StrEnum):
     SERVING = "serving"
     PINNED = "pinned"
     NOT_PINNED = "not_pinned"
+    ALREADY_PINNED = "already_pinned"
+    ALREADY_OFF = "already_off"
+    NOT_OFF = "not_off"
     FALLBACK_UNUSABLE = "fallback_unusable"
     FALLBACK_IN_USE = "fallback_in_use"
     NOT_PREPARED = "not_prepared"
@@ -186,7 +189,8 @@ class Plan:
     """What an accepted request does.
 
     `topic` is the stream's, `partitions` how many of its partitions are waited for, `undoes`
-    the versions whose activations are undone, latest first.
+    the versions whose activations are undone, latest first. A toggle names its `feature` and,
+    where another version stands in for it, that one.
     """
 
     how: How
@@ -198,6 +202,9 @@ class Plan:
     replays: tuple[Replay, ...] = ()
     undoes: tuple[str, ...] = ()
     becomes_cold: tuple[str, ...] = ()
+    feature: str | None = None
+    enabled: bool | None = None
+    stand_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,11 +260,40 @@ class Toggle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A version whose vectors go to a topic of its own, by these schemas of that topic."""
+
+    version: str
+    key_schema_id: int
+    value_schema_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What holds by an epoch of a set: who serves, what is switched off, what is pinned."""
+
+    serving: str
+    toggles: tuple[Toggle, ...] = ()
+    pinned: tuple[Pin, ...] = ()
+
+    def off(self, version: str) -> dict[str, str | None]:
+        """The features of a version that are switched off, and what stands in for each."""
+        return {it.feature: it.fallback for it in self.toggles if it.version == version}
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The versions that have to follow the stream: those that speak, and stand-ins."""
+        speak = (self.serving, *(pin.version for pin in self.pinned))
+        stand_in = (it for one in speak for it in self.off(one).values() if it is not None)
+        return tuple(dict.fromkeys((*speak, *stand_in)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetRecord:
     """All that is decided about one set. The newest one of a set says everything.
 
-    `live` is in order of publication; `served` are the versions that serve or have served, the
-    latest last;
+    `epoch` numbers what partitions fence: who serves, `toggles`, `pinned`. `live` is in order of
+    publication; `served` are the versions that serve or have served, the latest last;
     `generation` is the last one given out. Owners read the definitions at least up to
     `definitions_offset` before they obey.
     """
@@ -269,7 +305,7 @@ class SetRecord:
     generation: int = 0
     served: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
-    pins: tuple[str, ...] = ()
+    pinned: tuple[Pin, ...] = ()
     toggles: tuple[Toggle, ...] = ()
     activations: tuple[Activation, ...] = ()
     definitions_offset: int = 0
@@ -277,6 +313,16 @@ class SetRecord:
 
     def live_version(self, version: str | None) -> LiveVersion | None:
         return next((one for one in self.live if one.version == version), None)
+
+    @property
+    def pins(self) -> tuple[str, ...]:
+        """The pinned versions."""
+        return tuple(pin.version for pin in self.pinned)
+
+    @property
+    def held(self) -> Held:
+        """What its epoch is about."""
+        return Held(serving=self.serving, toggles=self.toggles, pinned=self.pinned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

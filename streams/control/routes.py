@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from streams.control.records import Activation, LiveVersion, SetRecord
+from streams.control.records import Activation, LiveVersion, Pin, SetRecord, Toggle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,12 @@ def default_route(feature_set: str, rules: Rules) -> SetRecord:
 def undo_target(record: SetRecord) -> str | None:
     """Where undoing the latest activation leads; None if none is left to undo."""
     return record.activations[-1].from_version if record.activations else None
+
+
+def version_before(record: SetRecord, version: str) -> str | None:
+    """The version that served before the latest activation of this one that stands."""
+    found = (one.from_version for one in record.activations if one.version == version)
+    return next(reversed(tuple(found)), None)
 
 
 def undone(record: SetRecord, target: str) -> tuple[Activation, ...]:
@@ -116,8 +122,37 @@ def rolled_back(record: SetRecord, target: str, rules: Rules) -> SetRecord:
 
 
 def retired(record: SetRecord, version: str, rules: Rules) -> SetRecord:
-    """`version` is never to be live again."""
-    return settled(replace(record, retired=(*record.retired, version)), rules)
+    """`version` is never to be live again; what it has switched off is forgotten."""
+    toggles = tuple(one for one in record.toggles if one.version != version)
+    return settled(replace(record, retired=(*record.retired, version), toggles=toggles), rules)
+
+
+def switched_off(record: SetRecord, toggle: Toggle, rules: Rules) -> SetRecord:
+    """From the next epoch on a feature is off, with this or no stand-in."""
+    others = _without(record, toggle.version, toggle.feature)
+    return settled(replace(record, toggles=(*others, toggle), epoch=record.epoch + 1), rules)
+
+
+def switched_on(record: SetRecord, version: str, feature: str, rules: Rules) -> SetRecord:
+    """From the next epoch on a feature is itself again."""
+    others = _without(record, version, feature)
+    return settled(replace(record, toggles=others, epoch=record.epoch + 1), rules)
+
+
+def pinned(record: SetRecord, pin: Pin, rules: Rules) -> SetRecord:
+    """From the next epoch on a version has a topic of its own."""
+    pins = (*record.pinned, pin)
+    return settled(replace(record, pinned=pins, epoch=record.epoch + 1), rules)
+
+
+def unpinned(record: SetRecord, version: str, rules: Rules) -> SetRecord:
+    """From the next epoch on a version has no topic of its own any more."""
+    pins = tuple(one for one in record.pinned if one.version != version)
+    return settled(replace(record, pinned=pins, epoch=record.epoch + 1), rules)
+
+
+def _without(record: SetRecord, version: str, feature: str) -> tuple[Toggle, ...]:
+    return tuple(one for one in record.toggles if (one.version, one.feature) != (version, feature))
 
 
 def _serve(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.control.gate import EFFECTS, Reject, decide
+from streams.control.effects import effect
+from streams.control.gate import Reject, decide
 from streams.control.machine import Event
 from streams.control.records import AuditEvent, Code, How, Plan, Reason, State
 from streams.control.routes import marked_ready, prepared, settled
@@ -12,7 +13,7 @@ from streams.control.routes import marked_ready, prepared, settled
 if TYPE_CHECKING:
     from streams.control.draft import Draft
     from streams.control.facts import Known, Outside
-    from streams.control.records import Failed, Request, RequestRecord
+    from streams.control.records import Failed, Pin, Request, RequestRecord
 
 _ACCEPTED = {
     How.HOT: Event.ACCEPT_HOT,
@@ -33,7 +34,8 @@ def judge(
     elif verdict.plan.how is How.COLD:
         _prepare(draft, known, received, request, verdict.plan)
     else:
-        _take_effect(draft, known, received, request, verdict.plan, _ACCEPTED[verdict.plan.how])
+        event = _ACCEPTED[verdict.plan.how]
+        _take_effect(draft, known, received, request, verdict.plan, event, outside.pin)
 
 
 def warm(draft: Draft, known: Known, name: str) -> None:
@@ -108,11 +110,12 @@ def _take_effect(
     request: Request,
     plan: Plan,
     event: Event,
+    pin: Pin | None = None,
 ) -> None:
     """From this decision on the set is as the request wants it."""
     rules = known.rules(request.feature_set)
     route = draft.route(request.feature_set, rules)
-    after = EFFECTS[request.action](route, plan.target, rules)
+    after = effect(request, route, plan.target, rules, pin)
     draft.put(after, request.request_id)
     epoch = after.epoch if after.epoch != route.epoch else None
     draft.move(record, event, plan=plan, epoch=epoch)

@@ -55,7 +55,7 @@ class ClosingAtPosition:
                 yield self._step(path, position, vectors, as_of_ms)
                 return
             cursor = Cursor(
-                feature_set=path.view.feature_set,
+                outlet=path.outlet,
                 version=path.view.version,
                 as_of_ms=as_of_ms,
                 entities_done=count,
@@ -71,7 +71,7 @@ class ClosingAtPosition:
         cursor: Cursor | None = None,
     ) -> Step:
         path.closed_ms = through_ms
-        name = path.view.feature_set
+        name = path.outlet
         closed = self._at.progress.closed_further(name, through_ms, path.view.version)
         self._at.note(closed, cursor)
         return Step(

@@ -217,12 +217,20 @@ class Windows:
                 (pl.col(OVERFLOWED) + pl.col(OVERFLOWED + _ADDED).fill_null(0)).alias(OVERFLOWED)
             )
             vectors = vectors.drop(OVERFLOWED + _ADDED)
-        empty = [
-            pl.col(f.name).fill_null(0) if f.function in _ZERO_OVER_NOTHING else pl.col(f.name)
-            for f in self.view.features
-        ]
         kinds = pl.lit(kind).alias(KIND_FIELD)
-        return vectors.select(ENTITY, AS_OF, kinds, OVERFLOWED, *empty)
+        values = [zero_over_nothing(feature) for feature in self.view.features]
+        return vectors.select(ENTITY, AS_OF, kinds, OVERFLOWED, *values)
+
+    def values_for(
+        self, vectors: pl.DataFrame, rows: pl.DataFrame, after_ms: int | None, through_ms: int
+    ) -> pl.DataFrame:
+        """All features for the entities and as-of times of `vectors`, all in `(after, through]`.
+
+        Those with no row in the longest window are left out.
+        """
+        keys = vectors.select(AS_OF, ENTITY)
+        pairs = self._pairs(rows, after_ms, through_ms).join(keys, on=[AS_OF, ENTITY], how="semi")
+        return self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED)
 
 
 def _computed(
@@ -249,6 +257,12 @@ def _computed(
     ]
     count = pl.sum_horizontal(pl.lit(0, dtype=pl.UInt32), *overflows).cast(pl.UInt32)
     return merged.select(*keys, count.alias(OVERFLOWED)).with_columns(values)
+
+
+def zero_over_nothing(feature: FeatureView) -> pl.Expr:
+    """A feature's column, with 0 for null where a count has nothing to count."""
+    column = pl.col(feature.name)
+    return column.fill_null(0) if feature.function in _ZERO_OVER_NOTHING else column
 
 
 def _over_nothing(feature: FeatureView) -> pl.Expr:

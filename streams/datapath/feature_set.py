@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -11,12 +12,14 @@ from streams.datapath.batch import OFFSET
 from streams.datapath.closing import CLOSED
 from streams.datapath.entity_runs import Range, entity_runs
 from streams.datapath.partials import ENTITY, PANE
+from streams.datapath.stand_ins import Off, Rows
 from streams.definitions.model import Emit
+from streams.names import outlet
 from streams.windowing.accumulators import merge_partials
 from streams.windowing.panes import ceil_to, floor_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.live_view import LiveView
@@ -27,11 +30,12 @@ if TYPE_CHECKING:
 class Prepared:
     """What a batch means to one set.
 
-    `partials` has pane, entity, `@closed` (see closing.py) and accumulator columns; `late` and
-    `without_entity` are offsets of events.
+    `partials` has pane, entity, `@closed` (see closing.py) and accumulator columns, and so have
+    those of each stand-in; `late` and `without_entity` are offsets of events.
     """
 
     partials: pl.DataFrame
+    stand_ins: tuple[pl.DataFrame, ...] = ()
     late: tuple[int, ...] = ()
     without_entity: tuple[int, ...] = ()
 
@@ -45,23 +49,28 @@ class Reading:
     """
 
     target_ms: int | None
-    closing: pl.DataFrame | None
-    updating: pl.DataFrame | None
+    closing: Rows | None
+    updating: Rows | None
     pairs: int
 
 
 class SetPath:
-    """One set's closing by the version that serves.
+    """One set's closing by the version that serves, or by a pinned one for itself.
 
     `closed_ms` is the last of that version's as-of times up to C: None while nothing has
-    closed.
+    closed. `off` is what of it is switched off.
     """
 
-    def __init__(self, live: LiveView, *, closed_ms: int | None = None) -> None:
+    def __init__(
+        self, live: LiveView, *, closed_ms: int | None = None, pinned: bool = False
+    ) -> None:
         """`closed_ms` is C, whichever version closed it."""
         self.live = live
         self.view = live.view
         self.windows = live.windows
+        self.pinned = pinned
+        self.outlet = outlet(*live.name) if pinned else live.view.feature_set
+        self.off = Off(live.view, {})
         self.closed_ms = None if closed_ms is None else floor_to(closed_ms, self.view.every_ms)
         self.obey_floor()
 
@@ -88,22 +97,16 @@ class SetPath:
         if self.closed_ms is not None:
             closed = pl.max_horizontal(closed, pl.lit(self.closed_ms))
         events = events.with_columns(closed.alias(CLOSED))
-        partials = self.live.partials
-        selected = partials.select(events, extra=[OFFSET, CLOSED])
+        selected = self.live.partials.select(events, extra=[OFFSET, CLOSED])
         orphans: tuple[int, ...] = ()
         if selected[ENTITY].null_count():
             orphans = tuple(selected.filter(pl.col(ENTITY).is_null())[OFFSET])
             selected = selected.filter(pl.col(ENTITY).is_not_null())
         is_late = self.windows.last_as_of() <= pl.col(CLOSED)
         late = tuple(selected.filter(is_late)[OFFSET])
-        on_time = pl.col(CLOSED) < self.windows.first_as_of()
-        selected = selected.with_columns(pl.when(~on_time).then(pl.col(CLOSED)).alias(CLOSED))
-        floors = [one.floor_ms for one in self.live.bundles]
-        lowest = min((ms for ms in floors if ms is not None), default=None)
-        if lowest is not None and None not in floors:
-            selected = selected.filter(pl.col(PANE) >= lowest)
         return Prepared(
-            partials=partials.build(selected, [PANE, ENTITY, CLOSED]),
+            partials=self.live.build(selected),
+            stand_ins=self.off.prepare(events),
             late=late,
             without_entity=orphans,
         )
@@ -134,21 +137,22 @@ class SetPath:
         if target is not None:
             if self.live.crowded(self.live.oldest_ms(self.closed_ms), target, limit):
                 return None
-            closing, whole_ms = self.rows(target, limit, partials)
+            closing, whole_ms = self.rows(target, limit, prepared)
             if whole_ms < target:
                 return None
-            pairs += self.windows.cost(closing, self.closed_ms, target)
+            pairs += self._cost(closing, target)
         if self.view.emit is Emit.UPDATES and watermark_ms is not None and partials.height:
             closed = self.closed_ms if target is None else target
             through = self._updated_through(watermark_ms)
             entities = partials.select(ENTITY).unique()
-            oldest = self.live.oldest_ms(None if closed is None else closed + self.view.every_ms)
-            found = self.live.rows_of(entities, oldest, through, limit)
-            if found is None:
+            after = None if closed is None else closed + self.view.every_ms
+            found = self.live.rows_of(entities, self.live.oldest_ms(after), through, limit)
+            others = self.off.rows_of(entities, after, through, limit, prepared.stand_ins)
+            if found is None or others is None:
                 return None
-            updating = self._frame(found, partials)
+            updating = Rows(own=self.live.frame(found, partials), others=others)
             vectors = self.windows.most_updates(partials, closed, through)
-            pairs += max(vectors, updating.height)
+            pairs += max(vectors, updating.own.height) + self.off.cost(others, closed, through)
         return Reading(target_ms=target, closing=closing, updating=updating, pairs=pairs)
 
     def close_batch(
@@ -161,15 +165,13 @@ class SetPath:
         found = []
         target = reading.target_ms
         if target is not None and reading.closing is not None:
-            found.append(self.windows.close(reading.closing, self.closed_ms, target))
+            found.append(self.close(reading.closing, target))
             self.closed_ms = target
         if watermark_ms is not None and reading.updating is not None:
             through = self._updated_through(watermark_ms)
-            found.append(
-                self.windows.updates(
-                    reading.updating, prepared.partials, self.closed_ms, through, limit
-                )
-            )
+            rows, closed = reading.updating, self.closed_ms
+            made = self.windows.updates(rows.own, prepared.partials, closed, through, limit)
+            found.append(self.off.fill(made, rows.others, closed, through))
         return pl.concat(found) if found else None
 
     def _updated_through(self, watermark_ms: int) -> int:
@@ -192,42 +194,43 @@ class SetPath:
     # -- a closing at a position ------------------------------------------------------------
 
     def rows(
-        self, target_ms: int, limit: int, partials: pl.DataFrame | None = None
-    ) -> tuple[pl.DataFrame, int]:
+        self, target_ms: int, limit: int, prepared: Prepared | None = None
+    ) -> tuple[Rows, int]:
         """All that closing `(C, target]` reads: the bundles' rows and a batch's partials.
 
         Where the bundles' are more than `limit`, those that closing up to an earlier as-of time
         reads. Second: that time, or the target; it may be C or before it.
         """
-        found, whole_ms = self.live.rows(self.live.oldest_ms(self.closed_ms), target_ms, limit)
-        return self._frame(found, partials), floor_to(whole_ms, self.view.every_ms)
+        closed = self.closed_ms
+        found, whole_ms = self.live.rows(self.live.oldest_ms(closed), target_ms, limit)
+        partials = None if prepared is None else prepared.partials
+        added = None if prepared is None else prepared.stand_ins
+        others, whole_ms = self.off.rows(closed, whole_ms, limit, added)
+        rows = Rows(own=self.live.frame(found, partials), others=others)
+        return rows, floor_to(whole_ms, self.view.every_ms)
 
-    def _frame(
-        self, found: Sequence[pl.DataFrame], partials: pl.DataFrame | None = None
-    ) -> pl.DataFrame:
-        """Rows of the bundles and a batch's partials, as one."""
-        floor = self.live.floor_ms
-        if partials is not None and floor is not None and len(self.live.bundles) > 1:
-            partials = partials.filter(pl.col(PANE) >= floor)
-        return self.live.frame(found, partials)
+    def _cost(self, rows: Rows, through_ms: int) -> int:
+        """How many (row, as-of time) pairs the closing of `(C, through]` touches."""
+        own = self.windows.cost(rows.own, self.closed_ms, through_ms)
+        return own + self.off.cost(rows.others, self.closed_ms, through_ms)
 
-    def run(self, rows: pl.DataFrame, target_ms: int, pairs: int) -> int | None:
+    def run(self, rows: Rows, target_ms: int, pairs: int) -> int | None:
         """The highest as-of time up to which closing touches at most `pairs`.
 
         None if a single as-of time is more than that.
         """
-        if self.windows.cost(rows, self.closed_ms, target_ms) <= pairs:
+        if self._cost(rows, target_ms) <= pairs:
             return target_ms
-        first = self.windows.next_as_of(rows, self.closed_ms, target_ms)
+        first = self.windows.next_as_of(rows.own, self.closed_ms, target_ms)
         if first is None:
             return target_ms
         every = self.view.every_ms
         low, high = 0, (target_ms - first) // every
-        if self.windows.cost(rows, self.closed_ms, first) > pairs:
+        if self._cost(rows, first) > pairs:
             return first - every if self.behind(first - every) else None
         while low < high:
             middle = (low + high + 1) // 2
-            if self.windows.cost(rows, self.closed_ms, first + middle * every) <= pairs:
+            if self._cost(rows, first + middle * every) <= pairs:
                 low = middle
             else:
                 high = middle - 1
@@ -248,9 +251,10 @@ class SetPath:
         """Whether this as-of time is not closed yet."""
         return self.closed_ms is None or self.closed_ms < as_of_ms
 
-    def close(self, rows: pl.DataFrame, through_ms: int) -> pl.DataFrame:
+    def close(self, rows: Rows, through_ms: int) -> pl.DataFrame:
         """Vectors of `(C, through]`."""
-        return self.windows.close(rows, self.closed_ms, through_ms)
+        vectors = self.windows.close(rows.own, self.closed_ms, through_ms)
+        return self.off.fill(vectors, rows.others, self.closed_ms, through_ms)
 
     @property
     def next_ms(self) -> int:
@@ -273,23 +277,26 @@ class SetPath:
         counted = 0
         own = self.live.ranges(self.live.oldest_ms(before), as_of_ms)
         theirs = [] if predecessor is None else [_last_window(predecessor)]
-        for run in entity_runs([*own, *theirs], limit):
+        others = self.off.ranges(before, as_of_ms)
+        for run in entity_runs([*own, *theirs, *chain.from_iterable(others)], limit):
             entities = run.entities
             skipped = min(max(done - counted, 0), entities.len())
             counted += entities.len()
             if skipped == entities.len() and not run.last:
                 continue
-            rows = self._frame(run.frames[: len(own)])
+            frames = iter(run.frames)
+            rows = self.live.frame(list(islice(frames, len(own))))
             if skipped:
                 rows = rows.filter(pl.col(ENTITY) > entities[skipped - 1])
             if predecessor is None:
                 vectors = self.windows.close(rows, before, as_of_ms)
             else:
-                known = run.frames[-1][ENTITY]
+                known = next(frames)[ENTITY]
                 if skipped:
                     known = known.filter(known > entities[skipped - 1])
                 vectors = self.windows.succeed(rows, known, as_of_ms)
-            yield vectors, counted, run.last
+            stand_ins = self.off.frames([list(islice(frames, len(one))) for one in others])
+            yield self.off.fill(vectors, stand_ins, before, as_of_ms), counted, run.last
 
 
 def _last_window(predecessor: Predecessor) -> Range:

@@ -1,4 +1,7 @@
-"""The fence of an epoch: from a position on, a version serves, and takes over what is closed."""
+"""The fence of an epoch: from a position on other versions speak, or other features are off.
+
+Who serves takes over what is closed. A pin begins at what the watermark closes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from streams.datapath.feature_set import SetPath
 from streams.datapath.step import Fenced, Step
 
 if TYPE_CHECKING:
+    from streams.control.records import Held
     from streams.datapath.standing import Standing
     from streams.datapath.versions import Versions
 
@@ -17,18 +21,20 @@ def fence(
     at: Standing,
     versions: Versions,
     feature_set: str,
-    version: str,
+    held: Held,
     *,
     epoch: int,
     control_offset: int,
-) -> tuple[Step, SetPath]:
-    """The step that commits the fence at the position, and the path of who serves now.
+) -> tuple[Step, list[SetPath]]:
+    """The step that commits the fence at the position, and the paths that may have to close:
+    who serves, and new pins.
 
     Raises `LookupError` for a version that does not follow, and ValueError while a closing is
     pending.
     """
     if at.progress.cursor is not None or at.progress.owing:
         raise ValueError(f"no fence of {feature_set} while a closing is pending")
+    version = held.serving
     path = versions.path(feature_set)
     closed = at.progress.closed.get(feature_set)
     closed_ms = None if closed is None else closed.through_ms
@@ -37,6 +43,14 @@ def fence(
         versions.serve(path)
     # Where its floor is above C it begins there, and has no predecessor.
     progress = at.progress.closed_further(feature_set, path.closed_ms, version)
+    before = [one.outlet for one in versions.paths]
+    new = versions.obey(feature_set, held, {})
+    after = [one.outlet for one in versions.paths]
+    progress = progress.without([one for one in before if one not in after])
+    for one in new:
+        if at.watermark_ms is not None:
+            one.begin(at.watermark_ms)
+        progress = progress.closed_further(one.outlet, one.closed_ms, one.view.version)
     at.note(
         replace(
             progress,
@@ -51,4 +65,4 @@ def fence(
         offset=at.position,
         closed_through_ms=closed_ms,
     )
-    return Step(position=at.position, progress=at.progress, acks=(ack,)), path
+    return Step(position=at.position, progress=at.progress, acks=(ack,)), [path, *new]

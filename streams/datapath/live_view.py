@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -48,6 +50,16 @@ class LiveView:
         """The view of a plan over the states of its bundles, which are found by digest."""
         return cls(plan.view, [states[bundle.digest] for bundle in plan.bundles], fields)
 
+    def narrowed(self, features: Collection[str]) -> LiveView:
+        """The same over these features only, and so maybe over shorter windows."""
+        kept = tuple(one for one in self.view.features if one.name in features)
+        longest = max(one.window_ms for one in kept)
+        made = copy(self)
+        made.view = replace(self.view, features=kept, longest_window_ms=longest)
+        made.windows = Windows(view=made.view)
+        made._columns = [PANE, ENTITY, CLOSED, *(name for name, _ in made.view.columns)]
+        return made
+
     @property
     def name(self) -> tuple[str, str]:
         """Set and version."""
@@ -76,6 +88,27 @@ class LiveView:
             return floor
         oldest = self.windows.oldest_pane_ms(closed_ms)
         return oldest if floor is None or floor <= oldest else oldest + self.view.every_ms
+
+    # -- a batch ------------------------------------------------------------------------------
+
+    def prepare(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Partials of a batch, see `build`; events without an entity are left out."""
+        selected = self.partials.select(events, extra=[CLOSED])
+        return self.build(selected.filter(pl.col(ENTITY).is_not_null()))
+
+    def build(self, selected: pl.DataFrame) -> pl.DataFrame:
+        """Partials by pane, entity and `@closed` of what `Partials.select` gave.
+
+        `@closed` is what had closed when an event arrived; in the partials it is null for what
+        counts in every window of its pane.
+        """
+        on_time = pl.col(CLOSED) < self.windows.first_as_of()
+        selected = selected.with_columns(pl.when(~on_time).then(pl.col(CLOSED)).alias(CLOSED))
+        floors = [one.floor_ms for one in self.bundles]
+        lowest = min((ms for ms in floors if ms is not None), default=None)
+        if lowest is not None and None not in floors:
+            selected = selected.filter(pl.col(PANE) >= lowest)
+        return self.partials.build(selected, [PANE, ENTITY, CLOSED])
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -126,7 +159,8 @@ class LiveView:
         """
         frames = [frame.with_columns(_NEVER) for frame in found]
         if partials is not None:
-            frames.append(partials)
+            floor = self.floor_ms if len(self.bundles) > 1 else None
+            frames.append(partials if floor is None else partials.filter(pl.col(PANE) >= floor))
         if len(self.bundles) == 1:
             return pl.concat([frame.select(self._columns) for frame in frames])
         return pl.concat(

@@ -20,12 +20,14 @@ from streams.datapath.standing import Standing
 from streams.datapath.step import Late as Late
 from streams.datapath.step import Step as Step
 from streams.datapath.versions import Versions
+from streams.names import set_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import polars as pl
 
+    from streams.control.records import Held
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.feature_set import Prepared, Reading, SetPath
     from streams.datapath.live_view import LiveView
@@ -40,8 +42,8 @@ once: bounds its length and memory."""
 class Pipeline:
     """All sets of one stream partition, fed with its batches in order.
 
-    Each set has a path: the version that serves. Followers are its other live versions: what
-    they read is fed, too, and nothing is said for them.
+    Each set has a path, the version that serves, and so has each pin. Followers are the live
+    versions that don't serve: what they read is fed, too, and nothing is said for them as such.
     """
 
     def __init__(
@@ -52,18 +54,25 @@ class Pipeline:
         watermark: Watermark,
         position: int,
         progress: Progress,
+        held: Mapping[str, Held] | None = None,
         pairs_per_step: int = PAIRS_PER_STEP,
     ) -> None:
-        """Raises `LookupError` if a version that closed C and does not serve does not follow."""
+        """`held` is what holds of sets where it is more than who serves.
+
+        Raises `LookupError` if a version that closed C and does not serve does not follow, or one
+        that `held` takes.
+        """
         self._at = Standing(position=position, watermark=watermark, progress=progress)
         self._versions = Versions(paths, followers)
+        for name, one in (held or {}).items():
+            self._versions.obey(name, one, progress.closed)
         self._pairs_per_step = pairs_per_step
         self._closing = ClosingAtPosition(self._at, self._versions, pairs_per_step=pairs_per_step)
         self._successors()
 
     @property
     def paths(self) -> tuple[SetPath, ...]:
-        """The versions that serve, by set."""
+        """The versions that serve, and pinned ones, in the order in which they close."""
         return self._versions.paths
 
     @property
@@ -210,12 +219,13 @@ class Pipeline:
         dead = list(batch.dead)
         progress = self.progress
         for path, part, reading in zip(self.paths, prepared, readings, strict=True):
-            name = path.view.feature_set
+            name = path.outlet
             out = path.close_batch(part, effective, reading, self._pairs_per_step)
             if out is not None and not out.is_empty():
                 vectors[name] = out
-            late.extend(Late(offset=offset, feature_set=name) for offset in part.late)
-            dead.extend(_orphan(path, offset) for offset in part.without_entity)
+            if not path.pinned:
+                late.extend(Late(offset=offset, feature_set=name) for offset in part.late)
+                dead.extend(_orphan(path, offset) for offset in part.without_entity)
             progress = progress.closed_further(name, path.closed_ms, path.view.version)
         # Sets may share a bundle: all of them read it before the batch goes in.
         for path, part in zip(self.paths, prepared, strict=True):
@@ -245,7 +255,7 @@ class Pipeline:
         offset = max(self.progress.definitions_offset, definitions_offset)
         progress = replace(self.progress, definitions_offset=offset)
         for path in self.paths:
-            name = path.view.feature_set
+            name = path.outlet
             if name not in progress.closed:
                 if effective is not None:
                     path.begin(effective)
@@ -306,9 +316,10 @@ class Pipeline:
         version has to close that has just taken over."""
         cursor = self.progress.cursor
         if cursor is not None:
-            path = self._versions.path(cursor.feature_set)
+            path = self._versions.path(cursor.outlet)
             if path.view.version != cursor.version:
-                raise ValueError(f"{cursor.feature_set}@{cursor.version} has a closing to finish")
+                name = f"{set_of(cursor.outlet)}@{cursor.version}"
+                raise ValueError(f"{name} has a closing to finish")
             yield from self._closing.close_one(
                 path, cursor.as_of_ms, self.position, cursor.entities_done
             )
@@ -341,30 +352,30 @@ class Pipeline:
     # -- versions ---------------------------------------------------------------------------
 
     def switch(
-        self, feature_set: str, version: str, *, epoch: int, control_offset: int
+        self, feature_set: str, held: Held, *, epoch: int, control_offset: int
     ) -> Iterator[Step]:
-        """The fence of `epoch` at the position: from here on `version`, a follower, serves.
+        """The fence of `epoch` at the position: from here on this holds of a set.
 
-        The first step commits that and carries the ack. Those after it close what the version
-        has to close by now: its own as-of times after C, over the panes as they are; whatever a
-        crash leaves of them, `resume` makes. The version that served goes on as a follower. An
-        epoch that holds already changes nothing.
+        The first step commits that and carries the ack. Those after it close what a version that
+        takes over has to close by now: its own as-of times after C, over the panes as they are;
+        whatever a crash leaves of them, `resume` makes. The version that served goes on as a
+        follower. An epoch that holds already changes nothing.
 
         Raises `LookupError` for a version that does not follow, and ValueError while a closing
         is pending or `owing`.
         """
         if epoch <= self.progress.epochs.get(feature_set, 0):
             return
-        step, path = fence(
+        step, paths = fence(
             self._at,
             self._versions,
             feature_set,
-            version,
+            held,
             epoch=epoch,
             control_offset=control_offset,
         )
         yield step
-        yield from self._catch_up([path])
+        yield from self._catch_up(paths)
 
     @property
     def owing(self) -> bool:
@@ -378,6 +389,11 @@ class Pipeline:
         known = self.progress
         offset = max(known.control_offset, control_offset)
         self._at.progress = replace(known, control_offset=offset)
+
+    @property
+    def needed(self) -> set[tuple[str, str]]:
+        """Versions that have to go on following: predecessors, pinned ones and stand-ins."""
+        return {*self.predecessors.items(), *self._versions.needed}
 
     @property
     def predecessors(self) -> Mapping[str, str]:
@@ -395,7 +411,8 @@ class Pipeline:
 
     def leave(self, feature_set: str, version: str) -> list[BundleState]:
         """A follower less. The bundles that nobody needs any more are no longer fed, and are the
-        caller's to close. Raises ValueError for a predecessor, `LookupError` for no follower."""
+        caller's to close. Raises ValueError for a predecessor, a pinned one and a stand-in,
+        `LookupError` for no follower."""
         if self.predecessors.get(feature_set) == version:
             raise ValueError(f"{feature_set}@{version} is needed until its successor has closed")
         return self._versions.leave(feature_set, version)

@@ -1,10 +1,10 @@
 """What the log does not say, as it travels in the commit metadata.
 
-For each set: the highest closed as-of time and the version that closed it, and the epoch that
-holds. For the partition: the offset at which it began, a watermark advanced by idleness, the
-definitions and control offsets applied, the cursor of a closing that is larger than one
-transaction, and whether the record at the position has closed something already. It is read
-back at a claim; an unknown format is refused.
+For each set and each pin (`set@version`): the highest closed as-of time and the version that
+closed it; for each set the epoch that holds. For the partition: the offset at which it began, a
+watermark advanced by idleness, the definitions and control offsets applied, the cursor of a
+closing that is larger than one transaction, and whether the record at the position has closed
+something already. It is read back at a claim; an unknown format is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from streams.errors import RewindowError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-FORMAT = 2
-"""Since 2 with epochs and the control offset: who does not know them must not go on."""
+FORMAT = 3
+"""Since 2 with epochs and the control offset, since 3 with pins, and epochs that switch features
+off: who does not know them must not go on."""
 
-_READABLE = (1, FORMAT)
+_READABLE = (1, 2, FORMAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,9 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """Within as-of time `as_of_ms` of one set, the first `entities_done` have gone out."""
+    """Within as-of time `as_of_ms` of a set or pin, the first `entities_done` have gone out."""
 
-    feature_set: str
+    outlet: str
     version: str
     as_of_ms: int
     entities_done: int
@@ -44,7 +45,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The metadata that goes with a committed offset."""
+    """The metadata that goes with a committed offset. `closed` is by set and by pin."""
 
     closed: Mapping[str, Closed] = field(default_factory=dict)
     idle_watermark_ms: int | None = None
@@ -59,16 +60,21 @@ class Progress:
     start: int = 0
     """Offset at which the stream began for this app; what lies before is not its concern."""
 
-    def closed_further(self, feature_set: str, through_ms: int | None, version: str) -> Progress:
-        """With C of a set at `through_ms` by `version`; as it is where that is no further.
+    def closed_further(self, outlet: str, through_ms: int | None, version: str) -> Progress:
+        """With C of a set or pin at `through_ms` by `version`; as it is where that is no further.
 
         So a version that has taken over is named from its first as-of time on.
         """
-        known = self.closed.get(feature_set)
+        known = self.closed.get(outlet)
         if through_ms is None or (known is not None and through_ms <= known.through_ms):
             return self
         through = Closed(through_ms=through_ms, version=version)
-        return replace(self, closed={**self.closed, feature_set: through})
+        return replace(self, closed={**self.closed, outlet: through})
+
+    def without(self, outlets: Collection[str]) -> Progress:
+        """Without the C of pins that are none any more."""
+        closed = {name: c for name, c in self.closed.items() if name not in outlets}
+        return replace(self, closed=closed)
 
     def encode(self) -> str:
         """Compact JSON; what is absent is left out."""
@@ -92,7 +98,7 @@ class Progress:
         if self.cursor is not None:
             cursor = self.cursor
             document["k"] = [
-                cursor.feature_set,
+                cursor.outlet,
                 cursor.version,
                 cursor.as_of_ms,
                 cursor.entities_done,
@@ -122,7 +128,7 @@ class Progress:
                 cursor=None
                 if cursor is None
                 else Cursor(
-                    feature_set=cursor[0],
+                    outlet=cursor[0],
                     version=cursor[1],
                     as_of_ms=cursor[2],
                     entities_done=cursor[3],

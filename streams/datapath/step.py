@@ -24,7 +24,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fenced:
-    """From `offset` on `version` serves: this epoch holds here, and so do all before it.
+    """From `offset` on this epoch holds here, and so do all before it; `version` serves.
 
     `closed_through_ms` is C, which it takes over; None if nothing has closed.
     """
@@ -38,7 +38,10 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One transaction: what goes out, and the position and progress committed with it."""
+    """One transaction: what goes out, and the position and progress committed with it.
+
+    `vectors` are by set, those of a pinned version by its `names.outlet`.
+    """
 
     position: int
     progress: Progress

@@ -1,17 +1,21 @@
-"""The live versions in one stream partition: those that serve, and those that follow."""
+"""The live versions in one stream partition: those that speak, and those that follow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from streams.datapath.feature_set import SetPath
+from streams.datapath.stand_ins import Off
+from streams.names import outlet
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streams.control.records import Held
     from streams.datapath.bundle_state import BundleState
-    from streams.datapath.feature_set import SetPath
     from streams.datapath.live_view import LiveView
-    from streams.datapath.progress import Progress
+    from streams.datapath.progress import Closed, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,32 +27,40 @@ class Predecessor:
 
 
 class Versions:
-    """One path for each set: the version that serves. Followers are other live versions.
+    """One path for each set, the version that serves, and one for each pin. Followers are the
+    live versions that don't serve.
 
     Versions share the states of bundles that they have in common. Where nobody serves, as while
     a version is brought to the stream, nothing is known of what is closed.
     """
 
     def __init__(self, paths: Sequence[SetPath], followers: Sequence[LiveView]) -> None:
-        self.paths = tuple(sorted(paths, key=lambda path: path.view.feature_set))
+        self.paths = _in_order(paths)
         self.followers = tuple(followers)
+        self._needed: dict[str, frozenset[str]] = {}
+        """By set, the versions that speak or stand in for a feature."""
 
     @property
     def live(self) -> list[LiveView]:
         """All of them."""
-        return [*(path.live for path in self.paths), *self.followers]
+        return [*(path.live for path in self.paths if not path.pinned), *self.followers]
 
     @property
     def bundles(self) -> list[BundleState]:
         """Their bundles, each once."""
         return list({id(bundle): bundle for one in self.live for bundle in one.bundles}.values())
 
-    def path(self, feature_set: str) -> SetPath:
-        """Raises `LookupError` for a set that is not there."""
+    @property
+    def needed(self) -> set[tuple[str, str]]:
+        """The versions that speak or stand in for a feature, by set and version."""
+        return {(name, one) for name, versions in self._needed.items() for one in versions}
+
+    def path(self, outlet: str) -> SetPath:
+        """The path of a set or of a pin. Raises `LookupError` for one that is not there."""
         for path in self.paths:
-            if path.view.feature_set == feature_set:
+            if path.outlet == outlet:
                 return path
-        raise LookupError(f"no version of {feature_set} serves")
+        raise LookupError(f"no version of {outlet} serves")
 
     def follower(self, feature_set: str, version: str) -> LiveView:
         """Raises `LookupError` for a version that does not follow."""
@@ -63,7 +75,7 @@ class Versions:
         None, too, if the version's own floor lies so that it says nothing about what is next.
         Raises `LookupError` if that version does not follow the stream.
         """
-        closed = progress.closed.get(path.view.feature_set)
+        closed = progress.closed.get(path.outlet)
         if closed is None or closed.version == path.view.version:
             return None
         if path.closed_ms is not None and path.closed_ms > closed.through_ms:
@@ -80,6 +92,45 @@ class Versions:
             before.live,
         )
 
+    def obey(self, feature_set: str, held: Held, closed: Mapping[str, Closed]) -> list[SetPath]:
+        """Pin and switch off what an epoch says; the paths of new pins.
+
+        A pin goes on from its C in `closed`, if it has one. Raises `LookupError` if a version that
+        this takes does not follow.
+        """
+        here = {one.name: one for one in self.live}
+
+        def found(version: str) -> LiveView:
+            try:
+                return here[feature_set, version]
+            except KeyError:
+                raise LookupError(f"{feature_set}@{version} does not follow the stream") from None
+
+        known = {path.outlet: path for path in self.paths}
+        new = []
+        for pin in held.pinned:
+            name = outlet(feature_set, pin.version)
+            if name not in known:
+                c = closed.get(name)
+                c_ms = None if c is None else c.through_ms
+                new.append(SetPath(found(pin.version), closed_ms=c_ms, pinned=True))
+        pinned = {outlet(feature_set, pin.version) for pin in held.pinned}
+        kept = [
+            path
+            for path in self.paths
+            if not path.pinned or path.outlet in pinned or path.view.feature_set != feature_set
+        ]
+        self.paths = _in_order([*kept, *new])
+        for path in self.paths:
+            if path.view.feature_set == feature_set:
+                off = held.off(path.view.version)
+                path.off = Off(
+                    path.view,
+                    {name: None if it is None else found(it) for name, it in off.items()},
+                )
+        self._needed[feature_set] = frozenset(held.needed)
+        return new
+
     def follow(self, live: LiveView, position: int) -> None:
         """One more; raises ValueError if its bundles are not those that others feed."""
         known = {state.bundle.digest: state for state in self.bundles}
@@ -93,7 +144,12 @@ class Versions:
         self.followers = (*self.followers, live)
 
     def leave(self, feature_set: str, version: str) -> list[BundleState]:
-        """One less; the bundles that none of the others needs."""
+        """One less; the bundles that none of the others needs.
+
+        Raises ValueError for one that is pinned or stands in for a feature.
+        """
+        if version in self._needed.get(feature_set, ()):
+            raise ValueError(f"{feature_set}@{version} is pinned or stands in for a feature")
         gone = self.follower(feature_set, version)
         self.followers = tuple(one for one in self.followers if one is not gone)
         kept = self.bundles
@@ -101,12 +157,21 @@ class Versions:
 
     def wanted_floor_ms(self, bundle: BundleState) -> int | None:
         """The lowest among those that need the bundle; None while one can't tell."""
-        closed = {path.view.feature_set: path.closed_ms for path in self.paths}
         floors = []
         for one in self.live:
             if bundle in one.bundles:
-                closed_ms = closed.get(one.view.feature_set)
-                if closed_ms is None:
+                closed = [
+                    path.closed_ms
+                    for path in self.paths
+                    if path.view.feature_set == one.view.feature_set
+                ]
+                known = [closed_ms for closed_ms in closed if closed_ms is not None]
+                if not known or len(known) < len(closed):
                     return None
-                floors.append(one.wanted_floor_ms(closed_ms))
+                floors.append(one.wanted_floor_ms(min(known)))
         return min(floors, default=None)
+
+
+def _in_order(paths: Sequence[SetPath]) -> tuple[SetPath, ...]:
+    """The order in which they close."""
+    return tuple(sorted(paths, key=lambda path: path.outlet))

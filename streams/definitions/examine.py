@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from streams.definitions.decide import Change, Decision, LatestSchema, decide
 from streams.definitions.load import record_key
+from streams.definitions.outputs import LEVEL as LEVEL
+from streams.definitions.outputs import not_ours
 from streams.durations import format_duration
 from streams.errors import InvalidInputError
 from streams.kafka import Admin
 from streams.names import subjects
-from streams.schema.output import OutputSchemas, output_schemas, owner
+from streams.schema.output import OutputSchemas, output_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from streams.definitions.model import Source
     from streams.definitions.store import Definitions
     from streams.schema.registry import Registry
-
-LEVEL = "FULL_TRANSITIVE"
-"""What the schemas of vectors have to be to each other, whatever else their registry asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +117,11 @@ def _check_outputs(
             app=settings.app,
         )
         schemas[name, one.feature_set.version] = made
-        value_subject = subjects(topic)[1]
-        held = registry.schema(value_subject, "latest")
-        owned_by = settings.app if held is None else owner(held.schema)
-        if owned_by != settings.app:
-            whose = f"belongs to app {owned_by!r}" if owned_by else "was not made by rewindow"
+        whose = not_ours(settings, registry, topic)
+        if whose is not None:
             decision.refuse(
                 record_key(one.feature_set),
-                f"topic {topic} {whose} (subject {value_subject!r}): give the set another name, "
-                "set another `topics.prefix`, or use --app",
+                f"{whose}: give the set another name, set another `topics.prefix`, or use --app",
             )
             continue
         for subject, schema in zip(subjects(topic), (made.key, made.value), strict=True):

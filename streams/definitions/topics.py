@@ -48,8 +48,17 @@ def stream_partitions(settings: Settings, source: Source, entity: tuple[str, ...
 
 def features_topic(settings: Settings, name: str, partitions: int) -> TopicSpec:
     """The topic of a set's vectors, with as many partitions as its stream."""
+    return _vectors_topic(settings, settings.names.features_topic(name), partitions)
+
+
+def pinned_topic(settings: Settings, name: str, version: str, partitions: int) -> TopicSpec:
+    """The topic of a pinned version's vectors, with as many partitions as the set's stream."""
+    return _vectors_topic(settings, settings.names.pinned_topic(name, version), partitions)
+
+
+def _vectors_topic(settings: Settings, topic: str, partitions: int) -> TopicSpec:
     return TopicSpec(
-        name=settings.names.features_topic(name),
+        name=topic,
         partitions=partitions,
         config={
             "cleanup.policy": "delete",

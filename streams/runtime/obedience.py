@@ -2,8 +2,8 @@
 
 At a batch boundary, and at once when no batch is in hand, it looks at the routes:
 
-1. A version that serves by a newer epoch takes over at a fence: position, epoch and ack are one
-   transaction.
+1. What holds by a newer epoch, who serves, what is pinned and switched off, holds from a fence
+   on: position, epoch and ack are one transaction.
 2. A version that has become live is warmed: its bundles are brought to the stream beside the
    batches, then join them. Once its next as-of time is whole, the owner says that it is ready.
 3. A version that is not live any more leaves, and what only it needed is deleted.
@@ -133,26 +133,26 @@ class Obedience:
         for name in self._stream.sets:
             route = self._decided.route(name)
             if route is not None and route.epoch > self._pipeline.progress.epochs.get(name, 0):
-                if (name, route.serving) in self._absent:
-                    continue  # the fence waits until it is warm
+                held = route.held
+                if any((name, version) in self._absent for version in held.needed):
+                    continue  # the fence waits until they are warm
                 if self._pipeline.owing:
                     self._fence_waits = True  # until the next batch
                     continue
-                steps = self._pipeline.switch(
-                    name, route.serving, epoch=route.epoch, control_offset=offset
-                )
+                steps = self._pipeline.switch(name, held, epoch=route.epoch, control_offset=offset)
                 await self._commit_steps(steps)
 
     # -- 3 ------------------------------------------------------------------------------------
 
     async def _leave(self) -> None:
-        """Let go of what is not live any more; a predecessor is asked again at the next news."""
+        """Let go of what is not live any more; what is still needed is asked again at the next
+        news."""
         wanted = {
             (name, one.version)
             for name in self._stream.sets
             for one in live(self._stream, self._decided, name)
         }
-        kept = set(self._pipeline.predecessors.items())
+        kept = self._pipeline.needed
         counted_on = {
             bundle.digest
             for name in self._absent

@@ -18,7 +18,7 @@ from streams.runtime.control.acks import ack_records
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.control.codec import Kind
-    from streams.control.records import Ack, SetRecord
+    from streams.control.records import Ack, Held, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.control.routes import Routes
     from streams.runtime.producer import Outgoing
@@ -80,9 +80,9 @@ class Orders:
         """What is decided about a set; None: nothing yet, its first version serves."""
         return self._sets.get(feature_set)
 
-    def serving_at(self, feature_set: str, epoch: int) -> str | None:
-        """The version that serves by an epoch; None if nothing was decided with that number."""
-        return self._routes.serving_at(feature_set, epoch)
+    def held_at(self, feature_set: str, epoch: int) -> Held | None:
+        """What holds by an epoch; None if nothing was decided with that number."""
+        return self._routes.held_at(feature_set, epoch)
 
     def acks(self, acks: Sequence[Ack]) -> list[Outgoing]:
         """Acks as records of the transaction in which they become true."""

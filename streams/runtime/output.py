@@ -8,7 +8,7 @@ import polars as pl
 
 from streams.datapath.records import Record
 from streams.datapath.rekeyed import Original, original
-from streams.names import HEADER_PREFIX, KIND_FIELD, VERSION_FIELD, Names
+from streams.names import HEADER_PREFIX, KIND_FIELD, VERSION_FIELD, Names, set_of
 from streams.runtime.producer import Headers, Outgoing
 from streams.runtime.set_aside import set_aside
 from streams.state.rows import ENTITY
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streams.datapath.pipeline import Step
-    from streams.runtime.streams import SetOutput, Stream, Version
+    from streams.runtime.streams import SetOutput, Stream
 
 LATE = "late"
 
@@ -45,19 +45,19 @@ def outgoing(
     partition: int,
     names: Names,
     records: Mapping[int, Record],
-    serving: Mapping[str, str],
+    outlets: Mapping[str, SetOutput],
 ) -> list[Outgoing]:
     """Vectors, late copies and dead letters.
 
-    `records` has the batch's records by offset, `serving` the version of each set that made
-    the step.
+    `records` has the batch's records by offset, `outlets` where the vectors of each set and pin
+    go by the version that made the step.
     """
     found = [
         _vectors(
-            stream.version(name, serving[name]),
+            outlets[name],
             frame,
             partition,
-            epoch=step.progress.epochs.get(name, 0),
+            epoch=step.progress.epochs.get(set_of(name), 0),
         )
         for name, frame in step.vectors.items()
     ]
@@ -77,9 +77,8 @@ def _late_detail(feature_set: str) -> str:
     return f"every as-of time of {feature_set} that this event belongs to had closed"
 
 
-def _vectors(version: Version, frame: pl.DataFrame, partition: int, *, epoch: int) -> Outgoing:
-    output = version.output
-    entity = entity_fields(frame[ENTITY], version.plan.view.entity)
+def _vectors(output: SetOutput, frame: pl.DataFrame, partition: int, *, epoch: int) -> Outgoing:
+    entity = entity_fields(frame[ENTITY], output.entity)
     keys, values = output.encoder.encode(
         frame.drop(ENTITY).with_columns(*entity, pl.lit(output.version).alias(VERSION_FIELD))
     )

@@ -18,6 +18,7 @@ from streams.errors import RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.obedience import Obedience, acknowledged
+from streams.runtime.outlets import Outlets
 from streams.runtime.output import ByOffset, outgoing
 from streams.runtime.recovery import Recovery
 from streams.runtime.roster import roster
@@ -88,6 +89,7 @@ class PartitionOwner:
         self._tp = TopicPartition(topic, partition)
         self._run = Blocking(context)
         self._reader = self._new_reader()
+        self._outlets = Outlets(context.names, lambda: self.stream, orders)
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
@@ -314,6 +316,7 @@ class PartitionOwner:
             stopped.cancel()
 
     def _next(self, steps: Iterator[Step], records: ByOffset) -> tuple[Step, list[Outgoing]] | None:
+        assert self._pipeline is not None
         step = next(steps, None)
         if step is None:
             return None
@@ -323,13 +326,8 @@ class PartitionOwner:
             self.partition,
             self._context.names,
             records.find(step),
-            self._serving(),
+            self._outlets.of(step, self._pipeline.paths),
         )
-
-    def _serving(self) -> dict[str, str]:
-        assert self._pipeline is not None
-        views = (path.view for path in self._pipeline.paths)
-        return {view.feature_set: view.version for view in views}
 
     async def _commit(
         self, records_out: Sequence[Outgoing], position: int, progress: Progress

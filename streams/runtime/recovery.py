@@ -70,7 +70,8 @@ class Recovery:
         self._refuse_recreated(log_end)
         # Where a bundle begins that has nothing: with the log, or where the app began with it.
         begin = self.begin = min(max(log_start, self._progress.start), self._position)
-        serving = [self._plan(name, version) for name, version in self._roster.serving.items()]
+        held = self._roster.held
+        serving = [self._plan(name, one.serving) for name, one in held.items()]
         following = [self._plan(name, version) for name, version in self._roster.following]
         bundles = [bundle for plan in (*serving, *following) for bundle in plan.bundles]
         await self._run(lambda: self.replay.open(bundles, begin))
@@ -100,6 +101,7 @@ class Recovery:
             watermark=self.replay.watermark(),
             position=oldest.next_offset,
             progress=self._progress,
+            held=held,
             pairs_per_step=self._context.limits.pairs_per_step,
         )
         await self.replay.bring(pipeline, self._position)
@@ -158,7 +160,7 @@ class Recovery:
         self, pipeline: Pipeline, closed: dict[str, int], log_start: int
     ) -> None:
         for path in pipeline.paths:
-            was = closed.get(path.view.feature_set)
+            was = closed.get(path.outlet)
             if was is not None and path.closed_ms is not None and path.closed_ms > was:
                 raise RefusedError(
                     f"{self._stream.topic}/{self._partition}: the state of "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from streams.control.records import Held
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,40 +26,48 @@ class Decided(Protocol):
 
     def route(self, feature_set: str) -> SetRecord | None: ...
 
-    def serving_at(self, feature_set: str, epoch: int) -> str | None: ...
+    def held_at(self, feature_set: str, epoch: int) -> Held | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """`serving` maps each set to the version that goes on where the last claim ended;
-    `following` are those that have to be at the same position."""
+    """`held` says what goes on, by set, where the last claim ended; `following` are those that
+    have to be at the same position, besides the versions that serve."""
 
-    serving: Mapping[str, str]
+    held: Mapping[str, Held]
     following: tuple[Name, ...]
+
+    @property
+    def serving(self) -> dict[str, str]:
+        """By set, the version that serves."""
+        return {name: held.serving for name, held in self.held.items()}
 
 
 def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
     """What a claim has to bring to the committed position.
 
-    That is the version of the epoch that is committed; the one that closed C, which is needed
-    until the other has closed something; and the newest decision's: what serves by it, and what
-    was ready, so that others may count on it. Versions that are not ready are warmed later.
+    That is what the epoch takes that is committed: who serves, pinned versions and stand-ins; the
+    version that closed C, which is needed until the other has closed something; and the newest
+    decision's: what it takes, and what was ready, so that others may count on it. Versions that
+    are not ready are warmed later.
     """
-    serving: dict[str, str] = {}
+    holds: dict[str, Held] = {}
     following: list[Name] = []
     for name in stream.sets:
         epoch = progress.epochs.get(name, 0)
-        serving[name] = decided.serving_at(name, epoch) or stream.first(name)
+        held = decided.held_at(name, epoch) or Held(serving=stream.first(name))
+        holds[name] = held
         closed = progress.closed.get(name)
         route = decided.route(name)
         wanted = [
             *([] if closed is None else [closed.version]),
-            *([] if route is None else [route.serving]),
+            *held.needed,
+            *([] if route is None else route.held.needed),
             *(one.version for one in live(stream, decided, name) if one.ready),
         ]
-        others = dict.fromkeys(one for one in wanted if one != serving[name])
+        others = dict.fromkeys(one for one in wanted if one != held.serving)
         following += [(name, version) for version in others]
-    return Roster(serving=serving, following=tuple(following))
+    return Roster(held=holds, following=tuple(following))
 
 
 def live(stream: Stream, decided: Decided, feature_set: str) -> tuple[LiveVersion, ...]:

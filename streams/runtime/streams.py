@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetOutput:
-    """Where a version's vectors go, and how they are written."""
+    """Where a version's vectors go, and how they are written; `entity` are its key's fields."""
 
     topic: str
+    entity: Mapping[str, pl.DataType]
     version: str
     digest: str
     encoder: VectorEncoder
@@ -167,18 +168,30 @@ def _stream(
 
 
 def _output(settings: Settings, serving: PublishedSet, planned: Plan) -> SetOutput:
-    view = planned.view
-    topic = settings.names.features_topic(view.feature_set)
+    return vector_output(
+        planned.view,
+        app=settings.app,
+        topic=settings.names.features_topic(planned.view.feature_set),
+        digest=serving.digest,
+        ids=(serving.key_schema_id, serving.value_schema_id),
+    )
+
+
+def vector_output(
+    view: View, *, app: str, topic: str, digest: str, ids: tuple[int, int]
+) -> SetOutput:
+    """The vectors of a version on a topic; `ids` are those of key and value schema there."""
     schemas = output_schemas(
         feature_set=view.feature_set,
         topic=topic,
         entity=view.entity,
         features={feature.name: feature.dtype for feature in view.features},
-        app=settings.app,
+        app=app,
     )
     return SetOutput(
         topic=topic,
+        entity=view.entity,
         version=view.version,
-        digest=serving.digest,
-        encoder=VectorEncoder(schemas, serving.key_schema_id, serving.value_schema_id),
+        digest=digest,
+        encoder=VectorEncoder(schemas, *ids),
     )

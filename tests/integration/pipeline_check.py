@@ -10,7 +10,7 @@ import io
 import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,11 @@ from tests.integration.load import Load
 from tests.reference import (
     Event,
     Mismatch,
+    Pin,
     Reference,
     Row,
     Switch,
+    Toggle,
     Vector,
     VectorKey,
     compare,
@@ -202,6 +204,10 @@ class PipelineCheck:
         names = self.settings.names
         topics = [self.topic, names.late_topic, names.dlq_topic]
         topics += [names.features_topic(name) for name in definitions.sets]
+        pins = {
+            one.decided for one in switches if isinstance(one.decided, Pin) and one.decided.pinned
+        }
+        topics += [names.pinned_topic(pin.feature_set, pin.version) for pin in pins]
         # Each read waits for the broker most of the time.
         with ThreadPoolExecutor(len(topics)) as pool:
             self._read = dict(zip(topics, pool.map(self.kafka.consume_all, topics), strict=True))
@@ -210,6 +216,10 @@ class PipelineCheck:
         found = Verdict(events=len(log))
         versions = {(one.name, one.version): one for one in sets}
         rows = [row for name in definitions.sets for row in self._rows(name, versions)]
+        for pin in pins:
+            topic = names.pinned_topic(pin.feature_set, pin.version)
+            own = self._rows(pin.feature_set, versions, topic=topic)
+            rows += [replace(row, feature_set=f"{pin.feature_set}@{pin.version}") for row in own]
         found.vectors = len(rows)
         found.open_windows_at_cut = expected.open_windows_at_cut
         found.by_version = self._by_version(sets)
@@ -227,9 +237,15 @@ class PipelineCheck:
                     counted[f"{one.name}@{one.version}"] += 1
         return counted
 
-    def _rows(self, name: str, versions: Mapping[tuple[str, str], FeatureSet]) -> Iterable[Row]:
+    def _rows(
+        self,
+        name: str,
+        versions: Mapping[tuple[str, str], FeatureSet],
+        *,
+        topic: str | None = None,
+    ) -> Iterable[Row]:
         """Vectors with the features of the version that they say they are of."""
-        for record in self._read[self.settings.names.features_topic(name)]:
+        for record in self._read[topic or self.settings.names.features_topic(name)]:
             assert record.value is not None, "a vector without a value"
             value = self.kafka.decode(record.value)
             feature_set = versions[name, value["rewindow_version"]]
@@ -267,11 +283,13 @@ Copy = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """From these offsets of each partition on, this version of a set serves."""
+    """From these offsets of each partition on, this version of a set serves, or something else
+    holds that is `decided` about it."""
 
     feature_set: str
     version: str
     offsets: Mapping[int, int]
+    decided: Toggle | Pin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +352,13 @@ def expect(
 
 
 def take_over(reference: Reference, cut: Cut, sets: Iterable[FeatureSet]) -> int:
-    """Let a version take over; how many of its as-of times have events and are not closed."""
+    """Let a version take over; how many of its as-of times have events and are not closed.
+
+    Where something else is decided there are none.
+    """
+    if cut.decided is not None:
+        reference.feed(cut.decided)
+        return 0
     reference.feed(Switch(feature_set=cut.feature_set, version=cut.version))
     closed_ms = reference.closed_through_ms[cut.feature_set]
     highest_ms = reference.highest_event_time_ms

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 
 from streams.control.codec import Kind, encode
 from streams.control.facts import Target
-from streams.control.records import Action, Request
+from streams.control.records import Action, Held, Request
 from streams.definitions.store import pack, read_definitions
 from streams.definitions.topics import control_topics
 from streams.errors import RewindowError
@@ -391,10 +391,10 @@ async def test_routes_are_as_new_as_the_topic_and_know_who_served_before(rig: Co
             await late.reach(routes.next_offset)
             await routes.reach(late.next_offset)
             assert late.state == routes.state
-            assert late.serving_at(rig.set_name, 0) == V1
-            assert late.serving_at(rig.set_name, 1) == V2
-            assert late.serving_at(rig.set_name, 2) is None
-            assert late.serving_at("another", 0) is None
+            assert late.held_at(rig.set_name, 0) == Held(serving=V1)
+            assert late.held_at(rig.set_name, 1) == Held(serving=V2)
+            assert late.held_at(rig.set_name, 2) is None
+            assert late.held_at("another", 0) is None
             with pytest.raises(RewindowError, match="was deleted or made anew"):
                 await late.reach(late.next_offset + 100)
         finally:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import fastavro
 
+from streams.control import records
+from streams.control.records import Held
 from streams.datapath import batch
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
@@ -25,7 +28,7 @@ from streams.state.rows import ENTITY, RowLayout
 from streams.testing import Record
 from streams.windowing.entity import entity_fields
 from tests.property.strategies import SCHEMA, SOURCE
-from tests.reference import Idle, Marker, Row, Switch
+from tests.reference import Decided, Idle, Marker, Row, Switch, Toggle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +56,8 @@ class Driver:
         for one in sets:
             by_name.setdefault(one.name, []).append(one)
         self._plans = [p for one in by_name.values() for p in plan_versions(one, SOURCE, fields)]
-        self.serving = {name: versions[0].version for name, versions in by_name.items()}
+        self._held = {(name, 0): Held(serving=it[0].version) for name, it in by_name.items()}
+        """By set and epoch."""
         self._bundles = {bundle.digest: bundle for p in self._plans for bundle in p.bundles}
         self._stores = {
             digest: MemoryStore(RowLayout(bundle.columns))
@@ -64,6 +68,7 @@ class Driver:
         self._intake = Intake(SOURCE, decoder, fields, rekeyed=bool(sources))
         self._log: list[Record] = []
         self._position = 0
+        self._idle_ms: int | None = None
         self._progress = Progress()
         self.rows: list[Row] = []
         self.late: list[tuple[str, int]] = []
@@ -76,18 +81,19 @@ class Driver:
             for digest, bundle in self._bundles.items()
         }
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
+        held = {name: self._now(name) for name, _ in self._held}
         paths = [
             SetPath(
                 LiveView.of(p, bundles, self._fields),
                 closed_ms=closed.get(p.view.feature_set),
             )
             for p in self._plans
-            if p.view.version == self.serving[p.view.feature_set]
+            if p.view.version == held[p.view.feature_set].serving
         ]
         followers = [
             LiveView.of(p, bundles, self._fields)
             for p in self._plans
-            if p.view.version != self.serving[p.view.feature_set]
+            if p.view.version != held[p.view.feature_set].serving
         ]
         oldest = min(bundles.values(), key=lambda one: one.next_offset)
         self._pipeline = Pipeline(
@@ -96,6 +102,7 @@ class Driver:
             watermark=watermark_of(oldest.store.meta, self._sources),
             position=oldest.next_offset,
             progress=self._progress,
+            held=held,
             pairs_per_step=self._pairs_per_step,
         )
 
@@ -109,15 +116,20 @@ class Driver:
 
     def idle(self, watermark_ms: int, *, crash_after: int | None = None) -> None:
         """Follow a watermark that idleness gives."""
+        self._idle_ms = max(watermark_ms, self._idle_ms or watermark_ms)
         self._run(self._pipeline.idle(watermark_ms), crash_after)
 
-    def switch(self, switch: Switch, *, crash_after: int | None = None) -> None:
+    def obey(self, decided: Decided, *, crash_after: int | None = None) -> None:
         """The fence of the set's next epoch."""
-        epoch = self._progress.epochs.get(switch.feature_set, 0) + 1
-        made = self._pipeline.switch(
-            switch.feature_set, switch.version, epoch=epoch, control_offset=epoch
-        )
+        name = decided.feature_set
+        epoch = self._progress.epochs.get(name, 0) + 1
+        held = self._held[name, epoch] = _after(self._now(name), decided)
+        made = self._pipeline.switch(name, held, epoch=epoch, control_offset=epoch)
         self._run(made, crash_after)
+
+    def _now(self, name: str) -> Held:
+        """What holds by the epoch that is committed."""
+        return self._held[name, self._progress.epochs.get(name, 0)]
 
     def _batch(self, records: Sequence[Record], first: int) -> batch.Batch:
         return self._intake.batch(records, first_offset=first, partition=0)
@@ -125,15 +137,10 @@ class Driver:
     def _run(self, steps: Iterator[Step], crash_after: int | None) -> None:
         for number, step in enumerate(steps):
             self._position, self._progress = step.position, Progress.decode(step.progress.encode())
-            self.serving.update({ack.feature_set: ack.version for ack in step.acks})
             self.late.extend((one.feature_set, one.offset) for one in step.late)
             self.dead.extend((one.offset, one.error) for one in step.dead)
             for name, frame in step.vectors.items():
-                view = next(
-                    p.view
-                    for p in self._plans
-                    if (p.view.feature_set, p.view.version) == (name, self.serving[name])
-                )
+                view = self._path(name).view
                 entity = zip(*entity_fields(frame[ENTITY], view.entity), strict=True)
                 for row, key in zip(frame.iter_rows(named=True), entity, strict=True):
                     values = {f.name: row[f.name] for f in view.features}
@@ -148,6 +155,9 @@ class Driver:
                     )
             if crash_after is not None and number >= crash_after:
                 return
+
+    def _path(self, outlet: str) -> SetPath:
+        return next(path for path in self._pipeline.paths if path.outlet == outlet)
 
     def flush(self) -> None:
         """As the worker does between batches."""
@@ -174,6 +184,9 @@ class Driver:
                 self._pipeline.replay(self._batch(part, self._pipeline.position))
         self._pipeline.begin(0)
         self._run(self._pipeline.resume(), None)
+        if self._idle_ms is not None:
+            # What closed nothing was not committed: it is seen again.
+            self._run(self._pipeline.idle(self._idle_ms), None)
 
     def take_rest(self) -> None:
         """Apply what a crash left unread."""
@@ -182,7 +195,7 @@ class Driver:
             self._run(self._pipeline.steps(self._batch(rest, self._position)), None)
 
     def _record(self, record: reference.Record, number: int) -> Record:
-        assert not isinstance(record, Idle | Switch), "not in the log"
+        assert not isinstance(record, Idle | Decided), "not in the log"
         if isinstance(record, Marker):
             value = marker_value(
                 batch.Marker(
@@ -206,3 +219,23 @@ class Driver:
             value=header(1) + body.getvalue(),
             headers=headers if self._sources else (),
         )
+
+
+def _after(held: Held, decided: Decided) -> Held:
+    """What holds once this is decided."""
+    if isinstance(decided, Switch):
+        return replace(held, serving=decided.version)
+    if isinstance(decided, Toggle):
+        name = (decided.version, decided.feature)
+        toggles = tuple(one for one in held.toggles if (one.version, one.feature) != name)
+        if decided.off:
+            toggle = records.Toggle(
+                version=decided.version, feature=decided.feature, fallback=decided.stand_in
+            )
+            toggles = (*toggles, toggle)
+        return replace(held, toggles=toggles)
+    pinned = tuple(one for one in held.pinned if one.version != decided.version)
+    if decided.pinned:
+        pin = records.Pin(version=decided.version, key_schema_id=1, value_schema_id=2)
+        pinned = (*pinned, pin)
+    return replace(held, pinned=pinned)

@@ -22,7 +22,7 @@ from streams.definitions.model import (
     Function,
     Source,
 )
-from tests.reference import Event, Idle, Marker, Record, Switch
+from tests.reference import Decided, Event, Idle, Marker, Pin, Record, Switch, Toggle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -204,14 +204,50 @@ def versions(
     return tuple(made)
 
 
+class Decisions:
+    """What may be decided about the versions of a set, one decision after the other."""
+
+    def __init__(self, sets: Sequence[FeatureSet]) -> None:
+        self._sets = sets
+        self._off: set[tuple[str, str]] = set()
+        self._pinned: set[str] = set()
+
+    def draw(self, draw: st.DrawFn) -> Decided:
+        """A switch, mostly; a toggle or a pin, or the end of one."""
+        one = draw(st.sampled_from(self._sets))
+        name, version = one.name, one.version
+        match draw(st.integers(0, 4)):
+            case 0 | 1:
+                return Switch(feature_set=name, version=version)
+            case 2:
+                self._pinned ^= {version}
+                return Pin(feature_set=name, version=version, pinned=version in self._pinned)
+        feature = draw(st.sampled_from(one.features)).name
+        if (version, feature) in self._off and draw(st.booleans()):
+            self._off.discard((version, feature))
+            return Toggle(feature_set=name, version=version, feature=feature, off=False)
+        self._off.add((version, feature))
+        fitting = [
+            other.version
+            for other in self._sets
+            if other is not one
+            and other.every_ms == one.every_ms
+            and any(it.name == feature for it in other.features)
+        ]
+        stand_in = draw(st.none() | st.sampled_from(fitting)) if fitting else None
+        return Toggle(
+            feature_set=name, version=version, feature=feature, off=True, stand_in=stand_in
+        )
+
+
 @st.composite
 def switched(draw: st.DrawFn, stream: Stream, sets: Sequence[FeatureSet]) -> Stream:
-    """The stream with switches of its sets here and there, often right after one another."""
+    """The stream with decisions about its set here and there, often right after one another."""
+    decisions = Decisions(sets)
     records: list[Record] = []
     for record in (*stream.records, None):
         for _ in range(draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2)))):
-            to = draw(st.sampled_from(sets))
-            records.append(Switch(feature_set=to.name, version=to.version))
+            records.append(decisions.draw(draw))
         if record is not None:
             records.append(record)
     return draw(cuts(records))

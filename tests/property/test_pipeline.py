@@ -15,7 +15,7 @@ from tests.property.strategies import (
     rekeyed_streams,
     several_sets,
 )
-from tests.reference import Idle, Record, Reference, Switch, compare
+from tests.reference import Decided, Idle, Record, Reference, compare
 
 EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -42,8 +42,8 @@ def runs(batch: tuple[Record, ...]) -> list[list[Record]]:
     """The records of a batch in runs; what is no record of the log is a run by itself."""
     found: list[list[Record]] = []
     for record in batch:
-        alone = isinstance(record, Idle | Switch)
-        if not found or alone or isinstance(found[-1][0], Idle | Switch):
+        alone = isinstance(record, Idle | Decided)
+        if not found or alone or isinstance(found[-1][0], Idle | Decided):
             found.append([])
         found[-1].append(record)
     return found
@@ -53,8 +53,8 @@ def feed(driver: Driver, run: list[Record], crash_after: int | None) -> None:
     """Give the driver one run."""
     if isinstance(run[0], Idle):
         driver.idle(run[0].watermark_ms, crash_after=crash_after)
-    elif isinstance(run[0], Switch):
-        driver.switch(run[0], crash_after=crash_after)
+    elif isinstance(run[0], Decided):
+        driver.obey(run[0], crash_after=crash_after)
     else:
         driver.take(run, crash_after=crash_after)
 

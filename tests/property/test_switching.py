@@ -134,6 +134,8 @@ def feed(rig: Rig, found: Sequence[Item], data: st.DataObject | None = None) -> 
             rig.idle(item, crash_after=after)
         if after is not None:
             rig.crash()
+            if isinstance(item, int):
+                rig.idle(item)  # what closed nothing was not committed: it is seen again
 
 
 def expected(sets: Sequence[FeatureSet], found: Sequence[Item]) -> Reference:

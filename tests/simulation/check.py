@@ -11,13 +11,21 @@ import fastavro
 from streams.control.audit import verify
 from streams.control.codec import decode_ack, decode_audit, decode_control, decode_reply
 from streams.control.machine import FINAL
-from streams.control.records import AuditEvent, Fenced, ReplyState, RequestRecord, SetRecord, State
+from streams.control.records import (
+    AuditEvent,
+    Fenced,
+    Held,
+    ReplyState,
+    RequestRecord,
+    SetRecord,
+    State,
+)
 from streams.datapath.progress import Progress
-from streams.names import AS_OF, KIND_FIELD, VERSION_FIELD
+from streams.names import AS_OF, KIND_FIELD, VERSION_FIELD, outlet, set_of
 from streams.runtime.control.acks import is_ack
 from streams.runtime.producer import read_spilled
 from streams.schema.decode import HEADER_BYTES
-from tests.reference import Idle, Reference, Row, Switch, compare
+from tests.reference import Decided, Idle, Pin, Reference, Row, Switch, Toggle, compare
 from tests.simulation import catalog
 
 if TYPE_CHECKING:
@@ -96,7 +104,7 @@ def _reference(world: World, partition: int) -> tuple[Reference, list[str]]:
     upcoming = next(records, None)
     before, position = Progress(), 0
     problems: list[str] = []
-    serving = decided(world)
+    held = decided(world)
     for made in world.broker.committed:
         for one_group, one_at, offset, metadata in made.offsets:
             if (one_group, one_at) != (group, at):
@@ -119,16 +127,38 @@ def _reference(world: World, partition: int) -> tuple[Reference, list[str]]:
             if idle_ms is not None and idle_ms != before.idle_watermark_ms:
                 reference.feed(Idle(watermark_ms=idle_ms))
             for name, epoch in switched.items():
-                version = serving.get((name, epoch))
-                if version is None:
+                now = held.get((name, epoch))
+                if now is None:
                     problems.append(f"partition {partition}: nobody decided epoch {epoch}")
                     continue
-                reference.feed(Switch(feature_set=name, version=version))
+                earlier = held[name, before.epochs.get(name, 0)]
+                reference.feed_all(_changes(name, earlier, now))
             before = after
     while upcoming is not None:
         _feed(world, reference, partition, upcoming)
         upcoming = next(records, None)
     return reference, problems
+
+
+def _changes(name: str, before: Held, after: Held) -> Iterator[Decided]:
+    """What is decided from one epoch to another, in the order in which it holds."""
+    for toggle in before.toggles:
+        if toggle.feature not in after.off(toggle.version):
+            yield Toggle(
+                feature_set=name, version=toggle.version, feature=toggle.feature, off=False
+            )
+    for toggle in after.toggles:
+        yield Toggle(
+            feature_set=name,
+            version=toggle.version,
+            feature=toggle.feature,
+            off=True,
+            stand_in=toggle.fallback,
+        )
+    yield Switch(feature_set=name, version=after.serving)
+    earlier, later = ({pin.version for pin in one.pinned} for one in (before, after))
+    for version in sorted(earlier ^ later):
+        yield Pin(feature_set=name, version=version, pinned=version in later)
 
 
 def _feed(world: World, reference: Reference, partition: int, record: OneRecord) -> None:
@@ -140,6 +170,8 @@ def _feed(world: World, reference: Reference, partition: int, record: OneRecord)
 def _backwards(partition: int, before: Progress, after: Progress) -> Iterator[str]:
     for name, closed in before.closed.items():
         now = after.closed.get(name)
+        if now is None and "@" in name and after.epochs != before.epochs:
+            continue  # a pin has ended
         if now is None or now.through_ms < closed.through_ms:
             yield f"partition {partition}: C of {name} from {closed} to {now}"
     for name, epoch in before.epochs.items():
@@ -151,10 +183,16 @@ def _backwards(partition: int, before: Progress, after: Progress) -> Iterator[st
 
 
 def _rows(world: World, partition: int) -> Iterator[Row]:
-    """The vectors of a partition, each by the version that served by the epoch in its header."""
-    names, serving = world.settings.names, decided(world)
-    for name in sorted({one.name for one in world.sets}):
-        for record in world.broker.all((names.features_topic(name), partition)):
+    """The vectors of a partition, each by the version that served, or was pinned, by the epoch in
+    its header."""
+    names, held = world.settings.names, decided(world)
+    topics = {one.name: names.features_topic(one.name) for one in world.sets}
+    topics |= {
+        outlet(one.name, one.version): names.pinned_topic(one.name, one.version)
+        for one in world.sets
+    }
+    for name, topic in sorted(topics.items()):
+        for record in world.broker.all((topic, partition)):
             value = record.value or b""
             schema = world.registry.schemas[int.from_bytes(value[1:HEADER_BYTES], "big") - 1]
             fields = fastavro.schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), _parsed(schema))
@@ -162,7 +200,10 @@ def _rows(world: World, partition: int) -> Iterator[Row]:
             headers = dict(record.headers)
             version, kind = fields.pop(VERSION_FIELD), fields.pop(KIND_FIELD)
             who, as_of = fields.pop("who"), fields.pop(AS_OF)
-            expected = serving.get((name, int(headers["rewindow.epoch"])))
+            now = held.get((set_of(name), int(headers["rewindow.epoch"])))
+            assert now is not None, "an epoch that nobody decided is found elsewhere"
+            pins = {outlet(set_of(name), pin.version): pin.version for pin in now.pinned}
+            expected = pins.get(name) if "@" in name else now.serving
             if version != expected or headers["rewindow.version"].decode() != version:
                 world.problem(f"{name} of {who} as of {as_of}: by {version}, not by {expected}")
             yield Row(
@@ -184,13 +225,14 @@ def _parsed(schema: dict[str, Any]) -> Any:
     return _PARSED[key]
 
 
-def decided(world: World) -> dict[tuple[str, int], str]:
-    """Which version serves by each epoch, as the control topic has it."""
-    found = {(one.name, 0): one.version for one in world.sets if one.version == "1.0.0"}
+def decided(world: World) -> dict[tuple[str, int], Held]:
+    """What holds by each epoch, as the control topic has it."""
+    first = [one for one in world.sets if one.version == "1.0.0"]
+    found = {(one.name, 0): Held(serving=one.version) for one in first}
     for record in world.broker.all((world.settings.names.control_topic, 0)):
         body = decode_control(record.value or b"").body
         if isinstance(body, SetRecord):
-            found[body.feature_set, body.epoch] = body.serving
+            found[body.feature_set, body.epoch] = body.held
     return found
 
 
@@ -253,13 +295,17 @@ def _epochs(control: list[ControlRecord]) -> Iterator[str]:
             step = body.epoch - before.epoch
             if step not in (0, 1):
                 yield f"{body.feature_set} went from epoch {before.epoch} to {body.epoch}"
-            if step == 0 and body.serving != before.serving:
-                yield f"{body.feature_set} changed its version in epoch {body.epoch}"
+            if step == 0 and (body.serving, body.pinned) != (before.serving, before.pinned):
+                yield f"{body.feature_set} changed what holds in epoch {body.epoch}"
         live = body.live_version(body.serving)
         if live is None:
             yield f"{body.feature_set}@{body.serving} serves and is not live"
-        if body.epoch and live is not None and not live.ready:
+        new = before is not None and body.serving != before.serving
+        if new and live is not None and not live.ready:
             yield f"{body.feature_set}@{body.serving} serves and is not ready"
+        for version in body.held.needed:
+            if body.live_version(version) is None:
+                yield f"{body.feature_set}@{version} is needed and is not live"
         if body.serving in body.retired:
             yield f"{body.feature_set}@{body.serving} serves and is retired"
         known[body.feature_set] = body

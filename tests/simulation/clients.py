@@ -286,15 +286,24 @@ class Registry:
         self._reachable()
         return list(range(1, len(self.subjects.get(subject, ())) + 1))
 
-    def schema(self, subject: str, version: int) -> Registered | None:
+    def schema(self, subject: str, version: int | str) -> Registered | None:
         self._reachable()
-        schema_id = self.subjects[subject][version - 1]
+        held = self.subjects.get(subject, [])
+        number = len(held) if version == "latest" else int(version)
+        if not 0 < number <= len(held):
+            return None
+        schema_id = held[number - 1]
         return Registered(
             subject=subject,
-            version=version,
+            version=number,
             schema_id=schema_id,
             schema=self.schemas[schema_id - 1],
         )
+
+    def check(self, *_: Any) -> list[str]:
+        """Nothing that is pinned has another schema than it had before."""
+        self._reachable()
+        return []
 
     def schema_by_id(self, schema_id: int) -> dict[str, Any] | None:
         self._reachable()

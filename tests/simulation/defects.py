@@ -57,14 +57,14 @@ def _skipped_fence() -> list[Patch]:
 
     def newest(stream: Any, progress: Progress, decided: Any) -> Roster:
         found = roster(stream, progress, decided)
-        serving, following = dict(found.serving), list(found.following)
+        held, following = dict(found.held), list(found.following)
         for name, version in found.serving.items():
             route = decided.route(name)
             if route is not None and route.serving != version:
-                serving[name] = route.serving
+                held[name] = route.held
                 following.remove((name, route.serving))
                 following.append((name, version))
-        return Roster(serving=serving, following=tuple(following))
+        return Roster(held=held, following=tuple(following))
 
     return [(owner_module, "roster", newest)]
 
@@ -74,10 +74,10 @@ def _c_not_inherited() -> list[Patch]:
     """A version that takes over closes again what the one before has closed."""
 
     def forgetful(*args: Any, **given: Any) -> Any:
-        step, path = fence(*args, **given)
-        if path.closed_ms is not None:
-            path.closed_ms -= path.view.every_ms
-        return step, path
+        step, paths = fence(*args, **given)
+        if paths[0].closed_ms is not None:
+            paths[0].closed_ms -= paths[0].view.every_ms
+        return step, paths
 
     return [(pipeline_module, "fence", forgetful)]
 
@@ -88,9 +88,9 @@ def _epoch_not_committed() -> list[Patch]:
 
     def forgetful(at: Any, *args: Any, **given: Any) -> Any:
         epochs = at.progress.epochs
-        step, path = fence(at, *args, **given)
+        step, paths = fence(at, *args, **given)
         at.progress = replace(at.progress, epochs=epochs)
-        return replace(step, progress=at.progress), path
+        return replace(step, progress=at.progress), paths
 
     return [(pipeline_module, "fence", forgetful)]
 

@@ -94,7 +94,7 @@ class Scenario:
     def _any_request(self) -> None:
         rng = self._rng
         version = rng.choice([one.version for one in self._world.sets if one.name == "a"])
-        match rng.randrange(16):
+        match rng.randrange(20):
             case 0:
                 self._write(rng.choice((b"{", b"", b"\x00\x00\x00\x00\x63x", b'{"request_id": 3}')))
             case 1:
@@ -102,7 +102,7 @@ class Scenario:
             case 2:
                 self._ask(Action.ACTIVATE, version, dry_run=True)
             case 3:
-                self._ask(Action.PIN, version)
+                self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case 4:
                 self._ask(Action.ROLLBACK, version, if_serving=rng.choice(("1.0.0", "2.0.0")))
             case 5 | 6:
@@ -110,8 +110,23 @@ class Scenario:
             case 7 | 8:  # two at once
                 self._ask(Action.ACTIVATE, version)
                 self._ask(Action.ROLLBACK, rng.choice((None, "1.0.0")))
+            case 9 | 10 | 11:
+                self._toggle(rng.choice((None, version)))
+            case 12:
+                self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case _:
                 self._ask(rng.choice((Action.ACTIVATE, Action.ROLLBACK)), version)
+
+    def _toggle(self, target: str | None) -> None:
+        rng = self._rng
+        enabled = not rng.randrange(3)
+        self._ask(
+            Action.TOGGLE,
+            target,
+            feature=rng.choice(("n", "n", "total", "top")),
+            enabled=enabled,
+            fallback=None if enabled else rng.choice((None, "previous")),
+        )
 
     def _ask(self, action: Action, target: str | None, **given: Any) -> None:
         rng, world = self._rng, self._world

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from streams.control.draft import Draft
+from streams.definitions import outputs
 from streams.runtime import log as log_module
 from streams.runtime import obedience, orders, producer, replay, restoring
 from streams.runtime.control import coordination, published, tail
@@ -74,6 +75,7 @@ def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
         (orders, "read_definitions", clients.read_definitions),
         (published, "read_definitions", clients.read_definitions),
         (published, "Admin", clients.Admin),
+        (outputs, "ensure_topics", lambda *_: []),
         (replay, "Bundle", Bundle),
         (restoring, "Bundle", Bundle),
         (coordination, "LOOK_EVERY_S", 1.0),

@@ -38,6 +38,7 @@ from streams.errors import RewindowError, UnreachableError
 from streams.runtime.context import Context
 from streams.runtime.control.acks import is_ack
 from streams.runtime.control.outside import NeededOffsets, OutsideFacts, nothing_needed
+from streams.runtime.control.pins import PinTopics
 from streams.runtime.control.published import Published, read_published
 from streams.runtime.control.reading import ControlReader
 from streams.runtime.control.start import read_control, read_positions, refuse_gaps
@@ -93,6 +94,7 @@ class Coordination:
         self._on_failure = on_failure
         self._reader = ControlReader(context.schemas, parts.ids)
         self._outside = OutsideFacts(context, parts.registry, parts.needed)
+        self._pins = PinTopics(context, parts.registry)
         self._turn = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._read_s = 0.0
@@ -226,10 +228,12 @@ class Coordination:
             outside = Outside()
             if target is not None and published is not None:
                 outside = await self._outside.collect(target, published, deadline_ms)
+                if coordinator.would_pin(raw, outside, self._context.clock.now_ms()):
+                    outside = await self._pins.make(target, published, deadline_ms)
             async with self._turn:
-                if coordinator.target(raw) != target:
-                    continue  # what was collected is about something else
                 now_ms = self._context.clock.now_ms()
+                if coordinator.target(raw) != target or coordinator.would_pin(raw, outside, now_ms):
+                    continue  # what was collected is about something else
                 await self._write(coordinator, coordinator.on_request(raw, outside, now_ms))
                 return
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 from streams.control.facts import Catalog, PublishedSet, PublishedVersion
 from streams.definitions.plan import needs_rekeying
 from streams.definitions.store import Definitions, read_definitions
+from streams.definitions.validate import output_dtypes
 from streams.kafka import Admin
 from streams.names import stream_name
+from streams.schema.types import field_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import polars as pl
+
     from streams.config import Settings
+    from streams.definitions.model import FeatureSet
     from streams.names import Names
 
 
@@ -47,7 +52,8 @@ def catalog_of(names: Names, definitions: Definitions, topics: Mapping[str, int]
     sets = {}
     for name, versions in definitions.sets.items():
         first = versions[0].feature_set
-        source = definitions.sources[first.source].source
+        published = definitions.sources[first.source]
+        source, fields = published.source, field_types(published.schema)
         rekeyed = needs_rekeying(source, first.entity)
         topic = names.stream_topic(source.name, first.entity) if rekeyed else source.topic
         sets[name] = PublishedSet(
@@ -57,10 +63,14 @@ def catalog_of(names: Names, definitions: Definitions, topics: Mapping[str, int]
             versions=tuple(
                 PublishedVersion(
                     version=one.feature_set.version,
-                    features=frozenset(feature.name for feature in one.feature_set.features),
+                    features=_types(one.feature_set, fields),
                     every_ms=one.feature_set.every_ms,
                 )
                 for one in versions
             ),
         )
     return Catalog(sets=sets, definitions_offset=definitions.next_offset)
+
+
+def _types(one: FeatureSet, fields: Mapping[str, pl.DataType]) -> dict[str, str]:
+    return {name: str(dtype) for name, dtype in output_dtypes(one, fields).items()}

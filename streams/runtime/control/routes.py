@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from streams.control.records import SetRecord
+from streams.control.records import Held, SetRecord
 from streams.control.state import ControlState
 from streams.errors import RewindowError
 from streams.runtime.control.reading import ControlReader
@@ -51,14 +51,14 @@ class Routes:
         self._on_failure = on_failure
         self._tail = Tail(context, {self._topic: 0})
         self._task: asyncio.Task[None] | None = None
-        self._serving: dict[tuple[str, int], str] = {}
+        self._held: dict[tuple[str, int], Held] = {}
         self._news = asyncio.Event()
 
     # -- what owners ask ------------------------------------------------------------------------
 
-    def serving_at(self, feature_set: str, epoch: int) -> str | None:
-        """The version that serves by an epoch; None if nothing was decided with that number."""
-        return self._serving.get((feature_set, epoch))
+    def held_at(self, feature_set: str, epoch: int) -> Held | None:
+        """What holds by an epoch; None if nothing was decided with that number."""
+        return self._held.get((feature_set, epoch))
 
     async def reach(self, offset: int) -> None:
         """Wait until all below `offset` is applied.
@@ -131,7 +131,7 @@ class Routes:
         for offset, one in read:
             self.state.apply(one)
             if isinstance(one.body, SetRecord):
-                self._serving[one.body.feature_set, one.body.epoch] = one.body.serving
+                self._held[one.body.feature_set, one.body.epoch] = one.body.held
             self.next_offset = offset + 1
         if read:
             news, self._news = self._news, asyncio.Event()

@@ -13,11 +13,13 @@ from streams.cli.conversation import failure, follow, unfinished
 from streams.cli.requests import parse_deadline, parse_exclude, parse_version
 from streams.cli.versions import VersionRow, version_rows
 from streams.control.acks import Acks
+from streams.control.facts import Outside
 from streams.control.records import (
     Action,
     Code,
     Exclude,
     OffsetRange,
+    Pin,
     Reason,
     Reply,
     ReplyState,
@@ -89,6 +91,26 @@ def test_a_dry_run_in_words() -> None:
     accepted, completed = replies(V1, V2, asked=V2, dry_run=True)
     assert progress(accepted) == f"would be accepted: {V1} to {V2}"
     assert summary(completed) == [f"{SET}: {V2} would serve instead of {V1}, at once"]
+
+
+def test_a_toggle_and_a_pin_in_words() -> None:
+    run = Run(V1, V2)
+    run.ready(V1)
+    run.ready(V2)
+    toggle = request(action=Action.TOGGLE, feature="n", enabled=False)
+    run.ask(toggle)
+    run.fence()
+    accepted, switched, completed = run.replies
+    assert progress(accepted) == f"accepted: n of {V1} is switched off: null goes out"
+    assert progress(switched) == "done on every partition, epoch 1"
+    assert summary(completed) == [f"{SET}: n of {V1} is switched off: null goes out, epoch 1"]
+    run.ask(replace(toggle, request_id="r2", enabled=True, dry_run=True))
+    assert summary(run.replies[-1]) == [f"{SET}: n of {V1} would be switched on"]
+    pin = request(request_id="r3", action=Action.PIN, target=V2, dry_run=True)
+    run.ask(pin)
+    accepted, completed = run.replies[-2:]
+    assert progress(accepted).startswith(f"would be accepted: {V2} would be pinned")
+    assert summary(completed) == [f"{SET}: {V2} would be pinned, to a topic of its own"]
 
 
 def test_a_refusal_says_all_its_reasons_and_a_deadline_is_one_of_its_own() -> None:
@@ -174,6 +196,26 @@ def test_each_version_shows_its_state_and_since_when() -> None:
     ]
     since = {version: row.since_ms for version, row in found.items()}
     assert since == {V1: start_ms + 1_000, V2: start_ms + 1_000, V3: start_ms + 2_000}
+
+
+def test_what_is_pinned_and_what_is_off_is_shown_and_is_no_switch() -> None:
+    run = Run(V1, V2)
+    run.ready(V1)
+    run.ready(V2)
+    run.ask(activate(V2))
+    run.fence()
+    toggle = request(request_id="r2", action=Action.TOGGLE, feature="n", enabled=False)
+    run.ask(replace(toggle, fallback="previous"))
+    run.fence()
+    pin = request(request_id="r3", action=Action.PIN, target=V1)
+    run.ask(pin, Outside(pin=Pin(version=V1, key_schema_id=7, value_schema_id=8)))
+    run.fence()
+    found = rows(run, V1, V2)
+    assert [(row.pinned, row.switched_off) for row in found.values()] == [
+        (True, {}),
+        (False, {"n": V1}),
+    ]
+    assert (run.set.epoch, found[V2].epoch) == (3, 1)
 
 
 # -- audit ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def published(*versions: str, partitions: int = PARTITIONS) -> PublishedSet:
         topic="flights",
         partitions=partitions,
         versions=tuple(
-            PublishedVersion(version=one, features=frozenset({"n"}), every_ms=60_000)
+            PublishedVersion(version=one, features={"n": "Int64"}, every_ms=60_000)
             for one in versions
         ),
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from streams.control.records import Activation, SetRecord, Toggle
+from streams.control.records import Activation, Pin, SetRecord, Toggle
 from streams.control.routes import (
     Rules,
     activated,
@@ -59,7 +59,9 @@ def test_a_version_that_came_twice_is_kept_once() -> None:
 
 
 def test_pinned_ones_and_fallbacks_stay_live() -> None:
-    record = replace(went(*VERSIONS), pins=("a",))
+    record = replace(
+        went(*VERSIONS), pinned=(Pin(version="a", key_schema_id=1, value_schema_id=2),)
+    )
     assert "a" in live(settled(record, RULES))
     toggle = Toggle(version="e", feature="n", fallback="b")
     assert "b" in live(settled(replace(record, toggles=(toggle,)), RULES))

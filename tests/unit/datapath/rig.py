@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from streams.control.records import Held
 from streams.datapath.batch import OFFSET, Batch, Marker
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
@@ -111,6 +112,8 @@ class Rig:
         self.steps: list[Step] = []
         self.acks: list[Fenced] = []
         self.begun = False
+        self.held: dict[tuple[str, int], Held] = {}
+        """By set and epoch, where it was decided."""
         self.open()
 
     def open(self) -> None:
@@ -145,6 +148,11 @@ class Rig:
             watermark=watermark,
             position=oldest.next_offset,
             progress=self.progress,
+            held={
+                name: self.held[name, epoch]
+                for name, epoch in self.progress.epochs.items()
+                if (name, epoch) in self.held
+            },
             pairs_per_step=self.pairs_per_step,
         )
         start = self.pipeline.position
@@ -178,8 +186,15 @@ class Rig:
         self, name: str, version: str, *, epoch: int | None = None, crash_after: int | None = None
     ) -> None:
         """The fence of the next epoch, from which on this version serves."""
+        self.hold(name, Held(serving=version), epoch=epoch, crash_after=crash_after)
+
+    def hold(
+        self, name: str, held: Held, *, epoch: int | None = None, crash_after: int | None = None
+    ) -> None:
+        """The fence of the next epoch, from which on this holds."""
         following = self.progress.epochs.get(name, 0) + 1 if epoch is None else epoch
-        made = self.pipeline.switch(name, version, epoch=following, control_offset=following)
+        self.held.setdefault((name, following), held)
+        made = self.pipeline.switch(name, held, epoch=following, control_offset=following)
         self.run(made, crash_after)
 
     def run(self, steps: Iterator[Step], crash_after: int | None = None) -> None:

@@ -144,11 +144,12 @@ def test_a_run_is_as_long_as_its_pairs_allow() -> None:
     one = path(feature_set(), closed_ms=0)
     clicks = [("ann", at, 1) for at in range(5, 105, 10)]
     found = prepare(one, *clicks, arrival=[at for _, at, _ in clicks])
-    rows, whole_ms = one.rows(100, 0, found.partials)
+    rows, whole_ms = one.rows(100, 0, found)
     assert whole_ms == 100
     assert one.run(rows, 100, 1_000) == 100
     through = one.run(rows, 100, 12)
     assert through is not None
     assert 10 <= through < 100
-    assert one.windows.cost(rows, 0, through) <= 12 < one.windows.cost(rows, 0, through + 10)
+    assert one.windows.cost(rows.own, 0, through) <= 12
+    assert one.windows.cost(rows.own, 0, through + 10) > 12
     assert one.run(rows, 100, 1) is None

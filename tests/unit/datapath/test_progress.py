@@ -14,7 +14,7 @@ FULL = Progress(
     definitions_offset=7,
     control_offset=9,
     epochs={"ümlaut": 4, "gone": 1},
-    cursor=Cursor(feature_set="ümlaut", version="1.0.0", as_of_ms=-20, entities_done=3),
+    cursor=Cursor(outlet="ümlaut", version="1.0.0", as_of_ms=-20, entities_done=3),
     owing=True,
     start=12,
 )
@@ -26,7 +26,7 @@ def test_progress_comes_back(progress: Progress) -> None:
 
 
 def test_nothing_takes_no_room() -> None:
-    assert Progress().encode() == '{"f":2}'
+    assert Progress().encode() == '{"f":3}'
 
 
 def test_what_was_written_before_there_were_epochs_is_understood() -> None:
@@ -37,7 +37,7 @@ def test_what_was_written_before_there_were_epochs_is_understood() -> None:
         watermark_ms=9,
         definitions_offset=3,
         start=2,
-        cursor=Cursor(feature_set="a", version="1.0.0", as_of_ms=30, entities_done=4),
+        cursor=Cursor(outlet="a", version="1.0.0", as_of_ms=30, entities_done=4),
     )
 
 
@@ -64,7 +64,7 @@ def test_zero_is_not_nothing() -> None:
         "[]",
         "7",
         "{}",
-        '{"f":3}',
+        '{"f":4}',
         '{"f":1,"c":{"a":1}}',
         '{"f":1,"k":["a"]}',
     ],

@@ -109,7 +109,12 @@ def test_acks_carry_a_header_and_commit_metadata_does_not() -> None:
 
 
 def test_the_catalog_has_the_stream_of_each_set_and_its_partitions() -> None:
-    source = PublishedSource(source=SOURCE, schema={}, schema_id=1, order=0)
+    source = PublishedSource(
+        source=SOURCE,
+        schema={"type": "record", "name": "flight", "fields": []},
+        schema_id=1,
+        order=0,
+    )
     sets = [published(V1, order=1), published(V2, order=3)]
     rekeyed = published(V1, entity=("carrier",), order=2)
     definitions = collect([source, *sets, rekeyed], next_offset=9)
@@ -118,7 +123,7 @@ def test_the_catalog_has_the_stream_of_each_set_and_its_partitions() -> None:
     own, other = catalog.sets["origin"], catalog.sets["carrier"]
     assert (own.stream, own.topic, own.partitions) == ("flights", "flights", 3)
     assert [(one.version, one.every_ms) for one in own.versions] == [(V1, 60_000), (V2, 60_000)]
-    assert own.versions[0].features == {"n"}
+    assert own.versions[0].features == {"n": "Int64"}
     assert (other.stream, other.topic) == ("flights.by.carrier", "app.stream.flights.by.carrier")
     assert other.partitions == 0
 

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from aiokafka.errors import KafkaError
 
-from streams.control.records import Ready
+from streams.control.records import Ready, Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
 from streams.errors import RewindowError
@@ -440,6 +440,48 @@ async def test_a_fresh_app_without_decisions_serves_its_first_versions(make: Mak
     assert town.acks == []
 
 
+async def test_a_toggle_is_fenced_and_outlives_a_claim(make: Make) -> None:
+    town = await at_end(make())
+    toggle = Toggle(version=V1, feature="n")
+    town.decided.decide(f"{V1}!", epoch=1, toggles=(toggle,))
+    await town.obey()
+    assert town.fences() == [("a", V1, 1, 3)]
+    await town.claim()
+    await town.take(("ann", 24, 1))
+    assert [values for *_, values in town.vectors[-2:]] == [None, None]
+    assert town.of("a")[-2:] == [(20, "ann"), (20, "bob")]
+
+
+async def test_a_fence_waits_for_what_stands_in(make: Make) -> None:
+    town = await with_two(await at_end(make()))
+    toggle = Toggle(version=V2, feature="n", fallback=V3)
+    town.publish(feature_set(COUNT, TOP, name="a", version=V3))
+    town.gate.clear()
+    town.decided.decide(f"{V1}!", f"{V2}!", V3, serving=V2, epoch=1, toggles=(toggle,))
+    await town.obey()
+    await town.settle()
+    assert town.fences() == []
+    town.gate.set()
+    await town.settle()
+    assert town.fences() == [("a", V2, 1, 3)]
+
+
+async def test_a_pinned_version_stays_until_its_end_is_fenced(make: Make) -> None:
+    town = await with_two(await at_end(make()))
+    town.decided.decide(f"{V1}!", f"{V2}!", epoch=1, pins=(V2,))
+    await town.obey()
+    assert town.serving() == {"a": V1, f"a@{V2}": V2}
+    await town.claim()
+    assert town.serving() == {"a": V1, f"a@{V2}": V2}
+    await town.take(("ann", 24, 1))
+    assert town.of(f"a@{V2}") == [(20, "ann"), (20, "bob")]
+    town.decided.decide(f"{V1}!", epoch=2)
+    await town.obey()
+    assert town.serving() == {"a": V1}
+    assert town.following() == set()
+    assert town.directories() == 1
+
+
 # -- a version leaves -----------------------------------------------------------------------------
 
 
@@ -567,7 +609,7 @@ class Estate:
     stop: Any = None
 
     def __post_init__(self) -> None:
-        self.serving_at = self.town.decided.serving_at
+        self.held_at = self.town.decided.held_at
         self.route = self.town.decided.route
 
     @property

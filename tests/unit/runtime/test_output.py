@@ -40,6 +40,7 @@ def stream(*, entity: tuple[str, ...] = ("who",), source_partitions: int = 0) ->
     )
     output = SetOutput(
         topic=TOPIC,
+        entity=made.view.entity,
         version="1.0.0",
         digest="d1",
         encoder=VectorEncoder(schemas, 8, 9),
@@ -56,7 +57,9 @@ def stream(*, entity: tuple[str, ...] = ("who",), source_partitions: int = 0) ->
     )
 
 
-SERVING = {"clicks_by_who": "1.0.0"}
+def outlets(of: Stream) -> dict[str, SetOutput]:
+    """Where vectors go while the set's only version serves."""
+    return {"clicks_by_who": of.version("clicks_by_who", "1.0.0").output}
 
 
 def step(**given: Any) -> Step:
@@ -80,7 +83,9 @@ def texts(one: Outgoing, at: int) -> dict[str, str]:
 
 def test_vectors_go_to_their_streams_partition_with_headers_that_repeat_the_kind() -> None:
     frame = vectors(("ann", 10, "final", 3), ("bob", 10, "empty", 0))
-    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), stream(), 1, NAMES, {}, SERVING)
+    (found,) = outgoing(
+        step(vectors={"clicks_by_who": frame}), stream(), 1, NAMES, {}, outlets(stream())
+    )
     assert (found.topic, found.partition) == (TOPIC, 1)
     assert [key and key[:5] for key in found.keys] == [b"\x00\x00\x00\x00\x08"] * 2
     assert [value and value[:5] for value in found.values] == [b"\x00\x00\x00\x00\x09"] * 2
@@ -97,7 +102,7 @@ def test_vectors_go_to_their_streams_partition_with_headers_that_repeat_the_kind
 def test_an_entity_of_several_fields_is_taken_apart() -> None:
     of = stream(entity=("who", "x"))
     frame = vectors(("a\\\\b" + SEPARATOR + "7", 10, "final", 3))
-    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), of, 0, NAMES, {}, SERVING)
+    (found,) = outgoing(step(vectors={"clicks_by_who": frame}), of, 0, NAMES, {}, outlets(of))
     fields = [{"name": "who", "type": "string"}, {"name": "x", "type": "long"}]
     shape = {"type": "record", "name": "key", "fields": fields}
     assert read(found.keys[0], shape) == {"who": "a\\b", "x": 7}
@@ -115,7 +120,7 @@ def test_late_and_dead_records_are_copied_whole_with_where_they_came_from() -> N
         1,
         NAMES,
         {4: late, 7: dead},
-        SERVING,
+        {},
     )
     assert [(one.topic, one.partition) for one in found] == [("app.late", 0), ("app.dlq", 0)]
     assert (found[0].keys, found[0].values) == ([b"k"], [b"v"])
@@ -143,7 +148,7 @@ def test_what_a_rekeyed_stream_sets_aside_is_as_its_producer_wrote_it() -> None:
         1,
         NAMES,
         {4: late},
-        SERVING,
+        {},
     )
     assert (found.keys, found.values) == ([b"own"], [b"v"])
     given = texts(found, 0)
@@ -153,4 +158,4 @@ def test_what_a_rekeyed_stream_sets_aside_is_as_its_producer_wrote_it() -> None:
 
 
 def test_a_step_with_nothing_to_say_sends_nothing() -> None:
-    assert outgoing(step(), stream(), 0, NAMES, {}, SERVING) == []
+    assert outgoing(step(), stream(), 0, NAMES, {}, {}) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from streams.control.records import Held, Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.runtime.roster import Roster, live, roster
 from tests.unit.runtime.town import Decisions
@@ -24,7 +25,9 @@ def found(progress: Progress, decided: Decisions) -> Roster:
 
 def test_before_any_decision_the_first_versions_serve_and_nothing_follows() -> None:
     made = found(Progress(), Decisions())
-    assert made == Roster(serving={"a": "1.0.0", "b": "1.0.0"}, following=())
+    assert made == Roster(
+        held={"a": Held(serving="1.0.0"), "b": Held(serving="1.0.0")}, following=()
+    )
 
 
 def test_the_committed_epoch_serves_and_the_newest_follows() -> None:
@@ -64,6 +67,18 @@ def test_each_version_follows_once() -> None:
     decided.decide("1.0.0!", "1.1.0!", serving="1.1.0", epoch=1)
     progress = Progress(closed={"a": Closed(through_ms=20, version="1.1.0")})
     assert found(progress, decided).following == (("a", "1.1.0"),)
+
+
+def test_pinned_versions_and_stand_ins_follow() -> None:
+    decided = Decisions()
+    toggle = Toggle(version="1.1.0", feature="n", fallback="1.0.0")
+    decided.decide("1.1.0!", serving="1.1.0", epoch=1, toggles=(toggle,), pins=("1.2.0",))
+    decided.decide("1.1.0!", serving="1.1.0", epoch=2)
+    made = found(Progress(epochs={"a": 1}), decided)
+    assert made.following == (("a", "1.2.0"), ("a", "1.0.0"))
+    assert made.held["a"].off("1.1.0") == {"n": "1.0.0"}
+    # Once nothing takes them any more, they don't.
+    assert found(Progress(epochs={"a": 2}), decided).following == ()
 
 
 def test_a_live_version_that_is_not_known_here_is_left_out() -> None:

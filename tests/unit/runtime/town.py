@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.errors import OffsetOutOfRangeError
 
-from streams.control.records import Failed, Fenced, LiveVersion, Ready, SetRecord
+from streams.control.records import Failed, Fenced, Held, LiveVersion, Pin, Ready, SetRecord, Toggle
 from streams.datapath.progress import Progress
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
@@ -41,15 +41,23 @@ class Decisions:
 
     next_offset: int = 0
     sets: dict[str, SetRecord] = field(default_factory=dict)
-    history: dict[tuple[str, int], str] = field(default_factory=dict)
+    history: dict[tuple[str, int], Held] = field(default_factory=dict)
 
     def route(self, feature_set: str) -> SetRecord | None:
         return self.sets.get(feature_set)
 
-    def serving_at(self, feature_set: str, epoch: int) -> str | None:
+    def held_at(self, feature_set: str, epoch: int) -> Held | None:
         return self.history.get((feature_set, epoch))
 
-    def decide(self, *live: str, name: str = "a", serving: str = "", epoch: int = 0) -> None:
+    def decide(
+        self,
+        *live: str,
+        name: str = "a",
+        serving: str = "",
+        epoch: int = 0,
+        toggles: tuple[Toggle, ...] = (),
+        pins: tuple[str, ...] = (),
+    ) -> None:
         """One more record about a set. A live version is `version`, `version!` if it is ready,
         or either with `/generation` after it."""
         versions = []
@@ -64,10 +72,15 @@ class Decisions:
             )
         serves = serving or versions[0].version
         self.next_offset += 1
-        self.sets[name] = SetRecord(
-            feature_set=name, serving=serves, epoch=epoch, live=tuple(versions)
+        record = self.sets[name] = SetRecord(
+            feature_set=name,
+            serving=serves,
+            epoch=epoch,
+            live=tuple(versions),
+            toggles=toggles,
+            pinned=tuple(Pin(version=one, key_schema_id=1, value_schema_id=2) for one in pins),
         )
-        self.history[name, epoch] = serves
+        self.history[name, epoch] = record.held
 
 
 @dataclass
@@ -162,7 +175,7 @@ class Town(World):
 
     def serving(self) -> dict[str, str]:
         assert self.pipeline is not None
-        return {one.view.feature_set: one.view.version for one in self.pipeline.paths}
+        return {one.outlet: one.view.version for one in self.pipeline.paths}
 
     def directories(self) -> int:
         """How many bundles are on disk."""
@@ -215,7 +228,7 @@ class Town(World):
         sets: dict[str, dict[str, Any]] = {}
         for plan in plans_of(self.sets):
             versions = sets.setdefault(plan.view.feature_set, {})
-            versions[plan.view.version] = SimpleNamespace(plan=plan)
+            versions[plan.view.version] = SimpleNamespace(plan=plan, output=None)
         made = super()._stream()
         made.fields = FIELDS
         made.sets = sets

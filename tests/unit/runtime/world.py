@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
+from streams.control.records import Held
 from streams.datapath.batch import Batch, Marker
 from streams.datapath.progress import Progress
 from streams.datapath.records import OneRecord, Record, Records, columns
@@ -76,7 +77,9 @@ class World:
             cast("Any", self),
             cast("Any", self._stream()),
             0,
-            roster=Roster(serving={one.name: one.version for one in self.sets}, following=()),
+            roster=Roster(
+                held={it.name: Held(serving=it.version) for it in self.sets}, following=()
+            ),
             position=self.position,
             progress=self.progress,
             fresh=not self.committed,
