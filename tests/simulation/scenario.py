@@ -18,6 +18,7 @@ from tests.simulation.check import progress_at
 from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
 
 if TYPE_CHECKING:
+    from streams.definitions.model import FeatureSet
     from tests.simulation.world import World
 
 LIMIT_S = 400.0
@@ -75,7 +76,7 @@ class Scenario:
                 world.send([*chunk[:1]], transaction=False)
             world.send(chunk, transaction=True if not rng.randrange(3) else None)
 
-    async def _operate(self, waiting: list[Any]) -> None:
+    async def _operate(self, waiting: list[FeatureSet]) -> None:
         rng = self._rng
         for _ in range(rng.randint(2, 5)):
             await asyncio.sleep(rng.choice((0.0, 0.1, 0.5, 1.0)))
@@ -175,13 +176,6 @@ class Scenario:
     def _one_trouble(self) -> None:
         rng, world, faults = self._rng, self._world, self._world.faults
         match rng.randrange(24):
-            case 23:
-                world.main.call_later(rng.choice((0.5, 2.0)), world.damage_checkpoint)
-            case 21 | 22:
-                faults.slow[rng.choice(list(world.members))] = rng.choice((0.3, 1.0, 3.0))
-                faults.did("slow reader")
-            case 20:
-                world.background(world.restart(rng.choice(list(world.members.values()))))
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self._arm(CRASH)
             case 6 | 7:
@@ -207,10 +201,16 @@ class Scenario:
             case 16:
                 world.batches_to_drop = 1
             case 17:
-                target = rng.choice([one for one in world.sets if one.name == "a"])
-                self._refuse(target)
-            case _:
+                self._refuse(rng.choice([one for one in world.sets if one.name == "a"]))
+            case 18 | 19:
                 world.background(world.rebalance())
+            case 20:
+                world.background(world.restart(rng.choice(list(world.members.values()))))
+            case 21 | 22:
+                faults.slow[rng.choice(list(world.members))] = rng.choice((0.3, 1.0, 3.0))
+                faults.did("slow reader")
+            case 23:
+                world.main.call_later(rng.choice((0.5, 2.0)), world.damage_checkpoint)
 
     def _registry_back(self) -> None:
         self._world.faults.registry_away = False
@@ -235,7 +235,7 @@ class Scenario:
         else:
             world.freeze(life.process)
 
-    def _refuse(self, target: Any) -> None:
+    def _refuse(self, target: FeatureSet) -> None:
         """The disk has no room for what only this version has, the first time that it is warmed."""
         world = self._world
         digests = catalog.digests(tuple(one for one in world.sets if one.name == "a"))

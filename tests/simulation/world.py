@@ -78,7 +78,6 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.rng = rng = Random(seed)
-        self.seed = seed
         self.scheduler = Scheduler(rng)
         self.clock = SimClock(self.scheduler)
         self.broker = Broker(self.clock.monotonic_s, self.clock.now_ms)
@@ -121,7 +120,6 @@ class World:
         self.sent: dict[tuple[int, int], Sent] = {}
         """By partition and offset."""
         self.batches_to_drop = 0
-        self.calm = False
         self.members: dict[str, Member] = {}
         self.assignment: dict[TP, str] = {}
         self.coordinator = ""
