@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from streams.devstack import Addresses, DevStack
 from streams.errors import InvalidInputError, RewindowError
 from tests.bench.load import LEAST_EVENTS
+from tests.bench.switch import run as switching
 from tests.bench.systems import Bench, Result, run_faust, run_rewindow
 from tests.integration.kafka_tools import KafkaTools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 EVENTS = 3_000_000
 PEER_EVENTS = 300_000
@@ -29,27 +30,45 @@ PEERS = {"faust": run_faust}
 
 def main() -> None:
     """Run the systems one after the other, check what they put out, print the figures."""
-    arguments = _arguments()
     try:
-        report = _run(arguments)
+        if sys.argv[1:2] == ["switch"]:
+            _switch(sys.argv[2:])
+        else:
+            _compare(_arguments())
     except RewindowError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+
+
+def _switch(arguments: Sequence[str]) -> None:
+    sizes, as_json = switching.parse(arguments)
+    with _bench() as bench:
+        report = switching.run(bench, sizes)
+    switching.show(report, as_json=as_json)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    report = _run(arguments)
     if arguments.json:
         print(json.dumps(report))
     else:
         _print_table(report)
 
 
-def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+@contextlib.contextmanager
+def _bench() -> Iterator[Bench]:
     with _addresses() as addresses, tempfile.TemporaryDirectory(prefix="rewindow-") as directory:
-        bench = Bench(
+        yield Bench(
             kafka=KafkaTools(addresses),
             directory=Path(directory),
             prefix=f"bench{uuid.uuid4().hex[:8]}",
             seconds=SECONDS,
             say=_say,
         )
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    with _bench() as bench:
         peers = {name: PEERS[name](bench, arguments.peer_events) for name in arguments.peers}
         ours = run_rewindow(bench, arguments.events)
     return _report(ours, peers)
@@ -79,7 +98,11 @@ def _addresses() -> Iterator[Addresses]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=__doc__,
+        epilog="scripts/bench switch --help: what switching versions costs.",
+    )
     parser.add_argument(
         "--peers", type=_peers, default=list(PEERS), help="faust, or none; default: all"
     )

@@ -8,7 +8,7 @@ equally often in each hour, so the number of (sensor, hour) rows is known.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +65,16 @@ class Load:
         return self.sensor % PARTITIONS
 
     @property
+    def unclosed(self) -> Load:
+        """Without the events that close the last hour."""
+        return replace(
+            self,
+            sensor=self.sensor[:-PARTITIONS],
+            at_ms=self.at_ms[:-PARTITIONS],
+            value=self.value[:-PARTITIONS],
+        )
+
+    @property
     def keys(self) -> list[bytes]:
         """Record key of each sensor."""
         return [sensor_name(number).encode() for number in range(self.sensors)]
@@ -85,9 +95,10 @@ def sensor_name(number: int) -> str:
     return f"sensor-{number:04d}"
 
 
-def make_load(events: int) -> Load:
+def make_load(events: int, *, sensors: int | None = None) -> Load:
     """About `events` events over all hours, `SENSORS` sensors or fewer if there are few."""
-    sensors = max(PARTITIONS, min(SENSORS, events // (HOURS * EVENTS_PER_ROW)))
+    if sensors is None:
+        sensors = max(PARTITIONS, min(SENSORS, events // (HOURS * EVENTS_PER_ROW)))
     rounds = -(-events // (HOURS * sensors))
     random = np.random.default_rng(SEED)
     # A round has each sensor once, in an order of its own.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from confluent_kafka import Producer
 
-from streams.cli.main import main as rewindow
+from streams.cli.main import main as run_command
 from streams.errors import RewindowError
 from tests.bench import faust_app
 from tests.bench.load import (
@@ -88,10 +88,10 @@ def run_rewindow(bench: Bench, events: int) -> Result:
     bench.say(f"rewindow: producing {load.events:,} events as Avro")
     bench.kafka.create_topic(topic, partitions=PARTITIONS)
     schema_id = bench.kafka.register(f"{topic}-value", SCHEMA)
-    ends = _produce(bench, topic, load, avro_values(load, schema_id))
-    config = _project(bench, app)
+    ends = produce(bench, topic, load, avro_values(load, schema_id))
+    config = project(bench, app, bench.directory)
     files = _definitions(bench, topic, feature_set)
-    _rewindow(["publish", "--config", str(config), *map(str, files)])
+    rewindow(["publish", "--config", str(config), *map(str, files)])
     bench.say("rewindow: running")
     measured = measure(
         Work(
@@ -103,23 +103,24 @@ def run_rewindow(bench: Bench, events: int) -> Result:
             ends=ends,
             seconds=bench.seconds,
         ),
-        _committed(bench.kafka),
+        committed(bench.kafka),
         bench.directory,
     )
     bench.say("rewindow: checking the vectors")
-    first_ms = _check_vectors(bench.kafka, f"features.{feature_set}", load)
+    first_ms = check_hourly(bench.kafka, f"features.{feature_set}", load)
     bench.say(f"rewindow: first vector {first_ms - measured.started_ms} ms after its start")
     return Result(guarantee="exactly-once", events=load.events, measured=measured)
 
 
-def _project(bench: Bench, app: str) -> Path:
-    config = bench.directory / "rewindow.toml"
+def project(bench: Bench, app: str, directory: Path) -> Path:
+    """The configuration of an app that keeps its state in `directory`."""
+    config = directory / "rewindow.toml"
     addresses = bench.kafka.addresses
     config.write_text(
         f'app = "{app}"\n'
         f'[kafka]\n"bootstrap.servers" = "{addresses.bootstrap_servers}"\n'
         f'[registry]\nurl = "{addresses.registry_url}"\n'
-        f'[state]\ndir = "{bench.directory / "state"}"\n'
+        f'[state]\ndir = "{directory / "state"}"\n'
     )
     return config
 
@@ -159,11 +160,11 @@ def _definitions(bench: Bench, topic: str, feature_set: str) -> list[Path]:
     return files
 
 
-def _rewindow(arguments: Sequence[str]) -> None:
+def rewindow(arguments: Sequence[str]) -> None:
     """Run a command of ours; what it prints goes to stderr, where progress goes."""
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
-        rewindow(list(arguments))
+        run_command(list(arguments))
     except SystemExit as ended:
         if ended.code:
             raise RewindowError(f"rewindow {arguments[0]} ended with {ended.code}") from None
@@ -171,7 +172,7 @@ def _rewindow(arguments: Sequence[str]) -> None:
         sys.stdout = stdout
 
 
-def _check_vectors(kafka: KafkaTools, topic: str, load: Load) -> int:
+def check_hourly(kafka: KafkaTools, topic: str, load: Load) -> int:
     """Each row of each hour is there once and right; time of the first one, in ms.
 
     Raises RewindowError if not.
@@ -225,7 +226,7 @@ def run_faust(bench: Bench, events: int) -> Result:
     topic, app = f"{bench.prefix}_json", f"{bench.prefix}-faust"
     bench.say(f"faust: producing {load.events:,} events as JSON")
     bench.kafka.create_topic(topic, partitions=PARTITIONS)
-    ends = _produce(bench, topic, load, json_values(load))
+    ends = produce(bench, topic, load, json_values(load))
     servers = bench.kafka.addresses.bootstrap_servers
     bench.say("faust: running")
     measured = measure(
@@ -238,7 +239,7 @@ def run_faust(bench: Bench, events: int) -> Result:
             ends=ends,
             seconds=bench.seconds,
         ),
-        _committed(bench.kafka),
+        committed(bench.kafka),
         bench.directory,
     )
     bench.say("faust: checking its table")
@@ -270,7 +271,7 @@ def _check_table(kafka: KafkaTools, topic: str, load: Load) -> None:
 # -- both -----------------------------------------------------------------------------------------
 
 
-def _produce(
+def produce(
     bench: Bench, topic: str, load: Load, values: Iterable[Sequence[bytes]]
 ) -> dict[int, int]:
     """Produce the events, record timestamp = event time; the end of each partition."""
@@ -305,8 +306,10 @@ def _produce(
     return dict(enumerate(ends))
 
 
-def _committed(kafka: KafkaTools) -> Callable[[str, str], Mapping[int, int]]:
-    def committed(group: str, topic: str) -> Mapping[int, int]:
+def committed(kafka: KafkaTools) -> Callable[[str, str], Mapping[int, int]]:
+    """Looks up committed offsets by group and topic."""
+
+    def found(group: str, topic: str) -> Mapping[int, int]:
         return {partition: at for partition, (at, _) in kafka.committed(group, topic).items()}
 
-    return committed
+    return found

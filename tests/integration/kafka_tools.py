@@ -111,11 +111,16 @@ class KafkaTools:
         assert magic == MAGIC, f"not Confluent's wire format: {data[:5]!r}"
         return fastavro.schemaless_reader(io.BytesIO(data[5:]), self._schema(schema_id), None)
 
+    def schema_text(self, schema_id: int) -> str:
+        """A registered schema as JSON."""
+        answer = self._http.get(f"/schemas/ids/{schema_id}")
+        assert answer.is_success, answer.text
+        return str(answer.json()["schema"])
+
     def _schema(self, schema_id: int) -> Any:
         if schema_id not in self._schemas:
-            answer = self._http.get(f"/schemas/ids/{schema_id}")
-            assert answer.is_success, answer.text
-            self._schemas[schema_id] = fastavro.parse_schema(json.loads(answer.json()["schema"]))
+            parsed = fastavro.parse_schema(json.loads(self.schema_text(schema_id)))
+            self._schemas[schema_id] = parsed
         return self._schemas[schema_id]
 
     def produce(self, topic: str, records: Iterable[Outgoing]) -> None:

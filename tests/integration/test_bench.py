@@ -52,6 +52,19 @@ def test_both_systems_are_checked_and_reported(stack: Addresses) -> None:
     assert "producing" in ended.stderr
 
 
+def test_switches_are_checked_and_reported(stack: Addresses) -> None:
+    ended = _bench(stack, "switch", "--quick", "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    report: dict[str, Any] = json.loads(ended.stdout)
+    assert set(report) >= {
+        "hot_p50_ms", "hot_p99_ms", "size_ratio", "longest_gap_ms",
+        "shared_ratio", "disjoint_ratio", "restore_ms", "replay_ratio",
+    }  # fmt: skip
+    assert all(figure > 0 for figure in report.values())
+    assert "checking the vectors" in ended.stderr
+
+
 @pytest.mark.parametrize(
     "arguments", [("--peers", "flint"), ("--events", "many"), ("--events", "10")]
 )

@@ -1,0 +1,38 @@
+"""How long the data path pauses: times between two commits of a partition."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.bench.switch.noting import Commit
+
+Span = tuple[float, float]
+"""Begin and end in seconds, by the monotonic clock."""
+
+
+def longest_gap_ms(commits: Iterable[Commit], spans: Sequence[Span]) -> float:
+    """The longest time between two commits of a partition that one of the spans meets.
+
+    Commits come in order of time. 0 if no two commits of a partition enclose part of a span.
+    """
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for one in commits:
+        times[one.topic, one.partition].append(one.at_s)
+    found = [
+        end_s - begin_s
+        for those in times.values()
+        for begin_s, end_s in pairwise(those)
+        if any(begin_s < last_s and first_s < end_s for first_s, last_s in spans)
+    ]
+    return 1000 * max(found, default=0.0)
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The smallest value that at least the share `q` of all values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-q * len(ordered) // 1) - 1))]

@@ -1,0 +1,105 @@
+"""Switches under load: how long they take, and how long the data path pauses meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streams.clock import SystemClock
+from streams.errors import RewindowError
+from tests.bench.load import HOURS, PARTITIONS, SENSORS, avro_values, expected, make_load
+from tests.bench.switch.app import App
+from tests.bench.switch.asking import Asking
+from tests.bench.switch.gaps import Span, longest_gap_ms, quantile
+from tests.bench.switch.noting import read_notes
+from tests.bench.switch.steady import ROUNDS_PER_HOUR, Steady, expected_of
+from tests.bench.switch.vectors import check_vectors
+from tests.bench.switch.versions import SHARING
+from tests.bench.systems import produce
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.bench.switch.asking import Switched
+    from tests.bench.systems import Bench
+    from tests.integration.worker_process import WorkerProcess
+
+VERSIONS = ("1.0.0", "1.1.0")
+RETENTION = "96h"
+"""All rows stay on disk."""
+
+APART = ROUNDS_PER_HOUR + 2
+"""Rounds between two switches, and a few more each time: each version is to close an hour, and
+switches are to meet flushes, which come every few seconds, anywhere."""
+MORE = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hot:
+    """What was measured over one size of state; times in ms.
+
+    `gap_ms` is the longest time between two commits of a partition while versions were switched,
+    `quiet_gap_ms` that over as long a time without a switch.
+    """
+
+    switches: Sequence[Switched]
+    gap_ms: float
+    quiet_gap_ms: float
+
+    def at(self, q: float) -> float:
+        """A quantile of the time from a request's send to the last partition's ack."""
+        return quantile([one.acked_ms for one in self.switches], q)
+
+
+def switch_under_load(
+    bench: Bench, *, rows: int, switches: int, rounds_per_s: float
+) -> tuple[App, Hot]:
+    """Fill the state with `rows` rows, then switch back and forth under a steady load.
+
+    The worker has stopped in the end, and its state is on disk. Raises RewindowError if a
+    vector is wrong, missing or there twice.
+    """
+    sensors = max(PARTITIONS, rows // HOURS)
+    app = App(bench, f"hot{rows}")
+    versions = {version: SHARING[version] for version in VERSIONS}
+    app.publish(versions, retention=RETENTION)
+    load = make_load(sensors * HOURS, sensors=sensors)
+    bench.say(f"hot switch, {sensors * HOURS:,} rows: producing an event for each")
+    # The last hour is closed by the load that follows.
+    before = load.unclosed
+    ends = produce(bench, app.topic, before, avro_values(before, app.schema_id))
+    active = min(SENSORS, sensors)
+    clock = SystemClock()
+    with app.worker() as worker:
+        app.wait_ready(worker, versions)
+        app.wait_for(worker, ends)
+        bench.say(f"hot switch, {sensors * HOURS:,} rows: {switches} switches under load")
+        with Steady(app, sensors=active, rounds_per_s=rounds_per_s) as steady, Asking(app) as ask:
+            began_s = clock.monotonic_s()
+            done = []
+            for number in range(switches):
+                done.append(ask.activate(VERSIONS[(number + 1) % 2]))
+                _wait_rounds(worker, steady, APART + number % MORE)
+            quiet_s = clock.monotonic_s()
+            worker.pause(quiet_s - began_s)
+            ended_s = clock.monotonic_s()
+        bench.say(f"hot switch, {sensors * HOURS:,} rows: checking the vectors")
+        after = steady.ends
+        app.wait_for(worker, {partition: at + after[partition] for partition, at in ends.items()})
+        app.stop(worker)
+    served = check_vectors(app, expected(load), expected_of(steady.rounds, active))
+    if not all(served[version] for version in VERSIONS):
+        raise RewindowError(f"not all versions have served: {served}")
+    commits, _ = read_notes(app.notes)
+    mine = [one for one in commits if one.topic == app.topic]
+    spans: list[Span] = [(one.sent_s, one.completed_s) for one in done]
+    return app, Hot(
+        switches=done,
+        gap_ms=longest_gap_ms(mine, spans),
+        quiet_gap_ms=longest_gap_ms(mine, [(quiet_s, ended_s)]),
+    )
+
+
+def _wait_rounds(worker: WorkerProcess, steady: Steady, more: int) -> None:
+    goal = steady.rounds + more
+    worker.until(lambda: steady.rounds >= goal, f"{more} rounds later")
