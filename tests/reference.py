@@ -228,6 +228,19 @@ class Reference:
         if self._silent:
             self._silence(changed, max(self._marked.values()))
 
+    def begin_pin(self, feature_set: str, version: str, closed_ms: int) -> bool:
+        """What a new pin counts as closed, where that is more than the watermark closes.
+
+        False if that is more than what its set has closed, too: so much is kept for every pin.
+        """
+        one = next(one for one in self._sets if one.name == feature_set)
+        pin = one.pins[version]
+        if pin.closed_through_ms is None or closed_ms > pin.closed_through_ms:
+            if one.closed_through_ms is None or closed_ms > one.closed_through_ms:
+                return False
+            pin.begin_after(closed_ms)
+        return True
+
     def _raise_watermark(self, watermark_ms: int) -> None:
         if self.watermark_ms is not None and watermark_ms <= self.watermark_ms:
             return

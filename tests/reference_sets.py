@@ -284,6 +284,7 @@ class PinModel:
         self.vectors: dict[VectorKey, Vector] = {}
         self.closed_through_ms: int | None = None
         self._version = version.copied()
+        self._floor_ms: int | None = None
         if watermark_ms is not None:
             every = self.definition.every_ms
             limit_ms = watermark_ms - self.definition.allowed_lateness_ms
@@ -297,9 +298,17 @@ class PinModel:
         if self.closed_through_ms is None or before > self.closed_through_ms:
             self.closed_through_ms = before
 
+    def begin_after(self, closed_ms: int) -> None:
+        """Panes that no set needed any more are gone: only after this T its windows are whole."""
+        definition = self.definition
+        self._floor_ms = closed_ms + definition.every_ms - definition.longest_window_ms
+        self.raise_floor(self._floor_ms)
+
     def close_through(self, limit_ms: int, floor_ms: int | None) -> None:
         """Close every T up to `limit_ms` that is not closed yet."""
         target = limit_ms // self.definition.every_ms * self.definition.every_ms
+        if self._floor_ms is not None:
+            floor_ms = self._floor_ms if floor_ms is None else max(floor_ms, self._floor_ms)
         for as_of, vectors in _closing(self._version, self.closed_through_ms, target, floor_ms):
             for entity, vector in vectors.items():
                 said = self._version.said(entity, as_of, vector)

@@ -12,9 +12,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import TopicPartition
+from aiokafka.errors import ProducerFenced
 
 from streams.datapath.closing import OVERFLOWED
-from streams.errors import RewindowError, UnreachableError
+from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.obedience import Obedience, acknowledged
@@ -142,7 +143,11 @@ class PartitionOwner:
             run=self._run,
             crash=self._crash,
         )
-        pipeline = self._pipeline = await recovery.pipeline()
+        try:
+            pipeline = self._pipeline = await recovery.pipeline()
+        except RefusedError:
+            await self._leave_to_others()
+            raise
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
@@ -165,6 +170,18 @@ class PartitionOwner:
         await self._obey()
         self._show(self.position, pipeline.progress)
         self.stats.state = "running"
+
+    async def _leave_to_others(self) -> None:
+        """Raise `ProducerFenced` if somebody else has claimed this partition and gone on.
+
+        Who wakes up in a claim that is long over sees state and checkpoints ahead of what it
+        takes for committed, or a log that was trimmed since: nothing that has to be mended.
+        """
+        at, group = (self._tp.topic, self.partition), self._context.names.worker_group
+        offsets = self._context.offsets
+        found = (await self._run(lambda: offsets.committed(group, [at], stable=False))).get(at)
+        if found is not None and (self._fresh or found.offset != self.position):
+            raise ProducerFenced
 
     async def stop(self, *, for_good: bool = False) -> None:
         """Finish the step in hand, flush, close. Waiting batches are left to the next claim.

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.control.records import Ready, Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
-from streams.errors import RewindowError
+from streams.errors import RefusedError, RewindowError
 from streams.runtime import obedience, replay, verdicts
 from streams.runtime import owner as owner_module
 from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import FIELDS
@@ -790,3 +791,26 @@ async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
     assert town.failed() == []
     assert town.following() == {("a", V2)}
     await town.stop()
+
+
+@pytest.mark.parametrize(("committed", "error"), [(3, RefusedError), (9, ProducerFenced)])
+async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
+    estate: Callable[..., Estate],
+    monkeypatch: pytest.MonkeyPatch,
+    committed: int,
+    error: type[Exception],
+) -> None:
+    # A worker that was paused in its claim: meanwhile others went on, and took checkpoints.
+    class Refuses:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        async def pipeline(self) -> Any:
+            raise RefusedError("a checkpoint has applied what the group has not committed")
+
+    known = {("clicks", 0): Committed(offset=committed, metadata="")}
+    offsets = SimpleNamespace(committed=lambda *_, **__: known)
+    monkeypatch.setattr(owner_module, "Recovery", Refuses)
+    monkeypatch.setattr(Town, "offsets", offsets)
+    _, task = await estate().running(Progress())
+    with pytest.raises(error):
+        await task
