@@ -33,6 +33,8 @@ class Limits:
     pairs_per_step: int = PAIRS_PER_STEP
     flush_every_s: float = 5.0
     flush_rows: int = 300_000
+    replay_again: int = 10_000
+    """What was replayed beyond so many records is flushed with the next batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,7 @@ class PartitionOwner:
         self._run = Blocking(context)
         self._reader = self._new_reader()
         self._outlets = Outlets(context.names, lambda: self.stream, orders)
+        self._begun = position
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
@@ -380,11 +381,23 @@ class PartitionOwner:
         assert self._pipeline is not None
         limits = self._context.limits
         due = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
-        if due or self._pipeline.unflushed_rows >= limits.flush_rows:
+        if due or self._behind or self._pipeline.unflushed_rows >= limits.flush_rows:
             self._crash.reach("before_flush")
             await self._flush()
             if self._taking is not None:
                 await self._taking.flushed()
+
+    @property
+    def _behind(self) -> bool:
+        """Whether a bundle on disk is far from where this claim began.
+
+        A worker that is killed again before its next flush would replay all that once more, as
+        it would what a version was just warmed with.
+        """
+        assert self._pipeline is not None
+        metas = [state.store.meta for state in self._pipeline.bundles]
+        oldest = min((0 if meta is None else meta.next_offset for meta in metas), default=0)
+        return self._begun - oldest > self._context.limits.replay_again
 
     async def _flush(self) -> None:
         assert self._pipeline is not None

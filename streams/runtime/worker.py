@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 from faust.serializers import codecs
+from faust.tables.manager import TableManager
 from faust.types import TP
 from mode import Service
 
@@ -68,6 +69,14 @@ class _Identity(codecs.Codec):
 
     def _dumps(self, s: Any) -> Any:
         return s
+
+
+class _NoTables(TableManager):
+    """Faust's tables, of which there are none here. Theirs waits a second for some to come."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):
@@ -247,6 +256,7 @@ class Worker:
             datadir=str(context.state_dir / "faust"),
             key_serializer="raw",
             value_serializer=IDENTITY,
+            TableManager=_NoTables,
         )
         app.claims = ownership
         app.kafka_config = context.kafka_config

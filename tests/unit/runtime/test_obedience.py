@@ -21,9 +21,11 @@ from streams.definitions.model import Function
 from streams.errors import RefusedError, RewindowError
 from streams.runtime import obedience, replay, verdicts
 from streams.runtime import owner as owner_module
+from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
+from streams.runtime.transport import Fetched
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import FIELDS
 from tests.unit.runtime.town import CrashError, ReadsWorld, Town, with_flushes
@@ -704,6 +706,33 @@ async def test_an_owner_stops_while_a_version_is_warmed(estate: Callable[..., Es
     await asyncio.wait_for(asyncio.gather(*one.told), 5)
     task.cancel()
     assert one.ready() == []
+
+
+async def test_what_was_replayed_or_warmed_is_on_disk_with_the_next_batch(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate(limits=Limits(replay_again=1))
+    town = one.town
+    owner, task = await one.running(Progress())
+    await quiet()
+    town.publish(TWO)
+    town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await quiet()
+    assert one.ready() == [V2]
+    for flushes in (1, 1):
+        at = len(town.log)
+        town.log.append(("ann", 30 + at, 1))
+        await owner.take(Fetched(claim=1, position=at, records=town._records([at])))
+        await quiet()
+        assert town.stats.flushes == flushes
+    assert owner._pipeline is not None
+    on_disk = {
+        state.store.meta and state.store.meta.next_offset for state in owner._pipeline.bundles
+    }
+    assert on_disk == {len(town.log) - 1}
+    await owner.stop()
+    task.cancel()
 
 
 async def test_a_version_that_idleness_makes_whole_is_ready(
