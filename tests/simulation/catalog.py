@@ -61,7 +61,7 @@ def versions(rng: Random, name: str, count: int) -> tuple[FeatureSet, ...]:
                 allowed_lateness_ms=rng.choice((0, 7, 30)),
                 retention_ms=rng.choice((0, 0, 60)),
                 where=rng.choice((None, None, "x > 0")),
-                emit=rng.choice((*[Emit.FINAL] * 7, Emit.UPDATES)),
+                emit=rng.choice((*[Emit.FINAL] * 11, Emit.UPDATES)),
             )
         )
     return tuple(made)
@@ -137,7 +137,7 @@ def chunks(rng: Random, partitions: int, count: int) -> list[list[Sent]]:
     made: list[list[Sent]] = []
     now = 0
     while count > 0:
-        size = min(count, rng.randint(1, 5))
+        size = min(count, rng.randint(1, 6))
         count -= size
         chunk = []
         for _ in range(size):

@@ -70,7 +70,7 @@ class Scenario:
 
     async def _produce(self) -> None:
         world, rng = self._world, self._rng
-        for chunk in catalog.chunks(rng, world.partitions, rng.randint(6, 16)):
+        for chunk in catalog.chunks(rng, world.partitions, rng.randint(5, 12)):
             await asyncio.sleep(rng.choice((0.0, 0.1, 0.6)))
             if not rng.randrange(12):
                 world.send([*chunk[:1]], transaction=False)
@@ -78,7 +78,7 @@ class Scenario:
 
     async def _operate(self, waiting: list[FeatureSet]) -> None:
         rng = self._rng
-        for _ in range(rng.randint(2, 5)):
+        for _ in range(rng.randint(2, 4)):
             await asyncio.sleep(rng.choice((0.0, 0.1, 0.5, 1.0)))
             if waiting and rng.randrange(3):
                 one = waiting.pop(0)

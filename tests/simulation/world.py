@@ -89,7 +89,7 @@ class World:
         self.lives: list[SimWorker] = []
         snapshots = None
         self.archive = directory / "archive"
-        if not rng.randrange(3):
+        if not rng.randrange(4):
             snapshots = SnapshotSettings(
                 url=self.archive.as_uri(),
                 every_ms=rng.choice((300, 1_500)),
@@ -103,14 +103,14 @@ class World:
             state_dir=directory,
             snapshots=snapshots,
         )
-        self.partitions = rng.choice((1, 1, 2))
+        self.partitions = rng.choice((1, 1, 1, 2))
         self.topics = {catalog.SOURCE.topic: self.partitions}
         self.watches_idleness = self.partitions > 1 and not rng.randrange(2)
         self.keep = rng.choice((0, 1, 2, 2))
         self.limits = Limits(
             records_per_fetch=rng.choice((2, 5, 40)),
-            pairs_per_step=rng.choice((1, 4, *[400_000] * 6)),
-            flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0)),
+            pairs_per_step=rng.choice((1, 4, *[400_000] * 8)),
+            flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0, 2.0)),
             flush_rows=rng.choice((5, 1_000, 1_000)),
         )
         self.metadata_bytes = rng.choice((80, 2048, 2048))
