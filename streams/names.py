@@ -62,6 +62,11 @@ class Names:
         return self._own("audit")
 
     @property
+    def index_topic(self) -> str:
+        """How far event time had come at some offsets of the streams."""
+        return self._own("index")
+
+    @property
     def late_topic(self) -> str:
         return self._own("late")
 

@@ -37,9 +37,13 @@ class Acks:
 
     def ready(self, feature_set: str, live: LiveVersion, partitions: int) -> int:
         """How many of the set's partitions have this attempt ready."""
+        return len(self.ready_on(feature_set, live, partitions))
+
+    def ready_on(self, feature_set: str, live: LiveVersion, partitions: int) -> frozenset[int]:
+        """The partitions of the set that have this attempt ready."""
         said = self._prepared.get((feature_set, live.version, live.generation), {})
-        return sum(
-            1
+        return frozenset(
+            partition
             for partition, (_, ack) in said.items()
             if partition < partitions and isinstance(ack, Ready)
         )

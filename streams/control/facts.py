@@ -9,7 +9,7 @@ from streams.control.records import Action
 from streams.control.routes import KEEP, Rules, undo_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from streams.control.acks import Acks
     from streams.control.records import Pin, Replay, Request, SetRecord
@@ -83,11 +83,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A published version that a request is about. A cold one may have something to replay."""
+    """A published version that a request is about. A cold one may have something to replay.
+
+    `partitions` are those that have it ready; `ready` are the sets and versions of its stream
+    that every partition has.
+    """
 
     feature_set: str
     version: str
     cold: bool
+    partitions: frozenset[int] = frozenset()
+    ready: frozenset[tuple[str, str]] = frozenset()
 
 
 def target_of(request: Request, route: SetRecord) -> str | None:
@@ -126,9 +132,27 @@ class Known:
         if version is None or published.version(version) is None:
             return None
         live = route.live_version(version)
+        if live is not None and live.ready:
+            return Target(feature_set=request.feature_set, version=version, cold=False)
+        partitions = published.partitions
         return Target(
-            feature_set=request.feature_set, version=version, cold=live is None or not live.ready
+            feature_set=request.feature_set,
+            version=version,
+            cold=True,
+            partitions=self.acks.ready_on(request.feature_set, live, partitions)
+            if live is not None
+            else frozenset(),
+            ready=frozenset(self._ready(published.stream)),
         )
+
+    def _ready(self, stream: str) -> Iterator[tuple[str, str]]:
+        """Sets and versions that every partition of a stream has: what serves, and what is
+        ready."""
+        for name, published in self.catalog.sets.items():
+            if published.stream == stream:
+                route = self.state.route(name, self.rules(name))
+                there = {route.serving, *(one.version for one in route.live if one.ready)}
+                yield from ((name, version) for version in there)
 
     def facts(self, request: Request, outside: Outside, now_ms: int) -> Facts:
         """What the gate looks at."""

@@ -26,7 +26,12 @@ from streams.definitions.store import (
     pack,
     read_definitions,
 )
-from streams.definitions.topics import control_topics, features_topic, stream_partitions
+from streams.definitions.topics import (
+    control_topics,
+    features_topic,
+    index_topic,
+    stream_partitions,
+)
 from streams.errors import RefusedError
 from streams.kafka import confluent_config, ensure_topics, explain
 from streams.names import subjects
@@ -72,7 +77,8 @@ def publish(
     if dry_run:
         published, producer = read_definitions(settings), None
     else:
-        ensure_topics(settings, [definitions_topic(settings), *control_topics(settings)])
+        own = [definitions_topic(settings), *control_topics(settings), index_topic(settings)]
+        ensure_topics(settings, own)
         # 2
         producer = _fence(settings)
         published = read_definitions(settings)

@@ -92,6 +92,17 @@ def control_topics(settings: Settings) -> list[TopicSpec]:
     ]
 
 
+def index_topic(settings: Settings) -> TopicSpec:
+    """The topic of what is known of streams: read whole, so what was overwritten goes soon."""
+    config = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.1",
+        "segment.bytes": str(8 * 1024 * 1024),
+        "message.timestamp.type": "LogAppendTime",
+    }
+    return TopicSpec(name=settings.names.index_topic, partitions=1, config=config)
+
+
 def app_topics(
     settings: Settings, definitions: Definitions, source_topics: Mapping[str, SourceTopic]
 ) -> list[TopicSpec]:
@@ -103,6 +114,7 @@ def app_topics(
     specs = [
         definitions_topic(settings),
         *control_topics(settings),
+        index_topic(settings),
         # Kept as long as any source may be replayed: what was set aside stays set aside.
         TopicSpec(name=names.dlq_topic, partitions=1, config=_kept(FOREVER)),
         TopicSpec(

@@ -43,9 +43,13 @@ class Floors:
         self._max_ahead_ms = max_ahead_ms
         self._wanted: dict[str, set[int]] = {}
 
-    def open(self, bundle: str, meta: Meta | None, begin: int) -> None:
-        """A bundle with the meta it has, or one without that begins at offset `begin`."""
-        wanted = json.loads(meta.extra.get(_NOTE, "[]")) if meta else self._all if begin else ()
+    def open(self, bundle: str, meta: Meta | None, begin: int, *, known: bool = False) -> None:
+        """A bundle with the meta it has, or one without that begins at offset `begin`.
+
+        `known` says that it begins with its floor.
+        """
+        unknown = self._all if begin and not known else ()
+        wanted = json.loads(meta.extra.get(_NOTE, "[]")) if meta else unknown
         self._wanted.pop(bundle, None)
         if wanted:
             self._wanted[bundle] = set(wanted)
@@ -54,6 +58,15 @@ class Floors:
         """What the bundle's meta has to say."""
         wanted = self._wanted.get(bundle)
         return {_NOTE: json.dumps(sorted(wanted))} if wanted else {}
+
+    @property
+    def pending(self) -> bool:
+        """Whether any bundle waits for its floor."""
+        return bool(self._wanted)
+
+    def knows(self, bundle: str) -> bool:
+        """Whether a bundle's floor is all that there is to say of what it lacks."""
+        return bundle not in self._wanted
 
     def waits(self, bundle: str) -> bool:
         """Whether nothing has told yet from when on a bundle's panes are whole."""

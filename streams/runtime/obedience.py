@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streams.control import records
 from streams.datapath.live_view import LiveView
+from streams.datapath.log_index import LogIndex
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.progress import Progress
 from streams.errors import RefusedError, RewindowError, UnreachableError
@@ -29,12 +30,15 @@ from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.replay import Replay, Run
 from streams.runtime.restoring import restore_lacking
+from streams.runtime.reviving import Need, Start, find_start
 from streams.runtime.roster import live
 from streams.windowing.panes import floor_to
 
 if TYPE_CHECKING:
     from streams.control.records import Ack, LiveVersion
+    from streams.datapath.bundle_state import BundleState
     from streams.datapath.step import Fenced, Step
+    from streams.definitions.plan import Bundle
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.roster import Decided, Name
@@ -45,6 +49,7 @@ PAUSE_S = 1.0
 
 CommitSteps = Callable[[Iterator["Step"]], Awaitable[None]]
 CommitAcks = Callable[[Sequence["Ack"]], Awaitable[None]]
+ReadIndex = Callable[[], Awaitable["LogIndex"]]
 
 
 class Obedience:
@@ -59,7 +64,7 @@ class Obedience:
         decided: Decided,
         pipeline: Pipeline,
         replay: Replay,
-        begin: int,
+        index: ReadIndex,
         position: Callable[[], int],
         run: Run,
         commit_steps: CommitSteps,
@@ -67,8 +72,8 @@ class Obedience:
         on_warm: Callable[[], None],
         crash: CrashPoints,
     ) -> None:
-        """`stream` gives the stream with what is published by now; `begin` is where bundles
-        begin that have nothing; `position` gives what is committed. `on_warm` is called when a
+        """`stream` gives the stream with what is published by now; `index` reads what is known
+        of its log; `position` gives what is committed. `on_warm` is called when a
         version's bundles are near, and wants `obey` to be called, with the turn in hand."""
         self._context = context
         self._stream_now = stream
@@ -76,7 +81,7 @@ class Obedience:
         self._decided = decided
         self._pipeline = pipeline
         self._replay = replay
-        self._begin = begin
+        self._index = index
         self._position = position
         self._run = run
         self._commit_steps = commit_steps
@@ -209,12 +214,38 @@ class Obedience:
             self._partition,
             name,
             known=self._replay.states,
-            begin=self._begin,
+            need=self._need(name),
+            app_start=self._pipeline.progress.start,
+            index=self._index,
             position=self._position,
             on_done=self._on_warm,
             crash=self._crash,
         )
         self._warming = (name, one.generation, warming)
+
+    def _need(self, name: Name) -> Need | None:
+        """What the bundles have to hold that a version lacks, for all versions that lack them.
+
+        None where as-of times are not known to have closed: all that there is.
+        """
+        lacking = {one.digest for one in self._bundles(name)}
+        closed = self._pipeline.progress.closed
+        sharing = [
+            other
+            for other in self._absent
+            if other == name or any(one.digest in lacking for one in self._bundles(other))
+        ]
+        if any(feature_set not in closed for feature_set, _ in sharing):
+            return None
+        return Need.of_all(
+            Need.of(self._stream.version(*other).plan.view, closed[other[0]].through_ms)
+            for other in sharing
+        )
+
+    def _bundles(self, name: Name) -> list[Bundle]:
+        """The bundles that a version lacks here."""
+        bundles = self._stream.version(*name).plan.bundles
+        return [one for one in bundles if one.digest not in self._replay.states]
 
     async def _join(self) -> bool:
         """Whether a version has come to its end, here or in failure."""
@@ -273,7 +304,7 @@ class Obedience:
         """Whether no as-of time would be left out if the version took over now."""
         closed = self._pipeline.progress.closed.get(one.view.feature_set)
         if closed is None:
-            return True
+            return self._reaches_back(one)
         if any(self._replay.floors.waits(state.bundle.digest) for state in one.bundles):
             return False
         if one.floor_ms is None:
@@ -281,6 +312,23 @@ class Obedience:
         every = one.view.every_ms
         first = floor_to(closed.through_ms, every) + every
         return first - one.view.longest_window_ms >= one.floor_ms
+
+    def _reaches_back(self, one: LiveView) -> bool:
+        """Whether panes are whole from the time on from which those of what serves are."""
+        (serving,) = (
+            path.live
+            for path in self._pipeline.paths
+            if path.view.feature_set == one.view.feature_set
+        )
+        known = [
+            all(self._replay.floors.knows(state.bundle.digest) for state in view.bundles)
+            for view in (one, serving)
+        ]
+        if not all(known):
+            return known[0] >= known[1]
+        if one.floor_ms is None or serving.floor_ms is None:
+            return one.floor_ms is None
+        return one.floor_ms <= serving.floor_ms
 
 
 class _Warming:
@@ -294,7 +342,9 @@ class _Warming:
         name: Name,
         *,
         known: Collection[str],
-        begin: int,
+        need: Need | None,
+        app_start: int,
+        index: ReadIndex,
         position: Callable[[], int],
         on_done: Callable[[], None],
         crash: CrashPoints,
@@ -308,7 +358,9 @@ class _Warming:
         self._plan = stream.version(*name).plan
         self._stream = stream
         self._missing = [one for one in self._plan.bundles if one.digest not in known]
-        self._begin = begin
+        self._need = need
+        self._app_start = app_start
+        self._index = index
         self._position = position
         self._on_done = on_done
         self._pipeline: Pipeline | None = None
@@ -351,23 +403,49 @@ class _Warming:
 
     async def _open(self) -> None:
         log_start = (await self._run(lambda: self._context.offsets.starts([self._at])))[self._at]
-        begin, position = max(self._begin, log_start), self._position()
-        await self._run(lambda: self.replay.open(self._missing, begin))
+        position = self._position()
+        index = LogIndex() if self._need is None else await self._index()
+        start = find_start(
+            index,
+            self._need,
+            app_start=self._app_start,
+            log_start=log_start,
+            position=position,
+        )
+
+        def open_all() -> None:
+            self.replay.open(self._missing, start.offset, floor_ms=start.floor_ms)
+
+        await self._run(open_all)
         states = self.replay.states.values()
-        lost = [one for one in states if not log_start <= one.next_offset <= position]
+        lost = [
+            one
+            for one in states
+            if not log_start <= one.next_offset <= position or self._can_do_better(one, start)
+        ]
         if lost:
             await self._run(lambda: self.replay.drop(lost))
-            await self._run(lambda: self.replay.open(self._missing, begin))
+            await self._run(open_all)
         restored = await restore_lacking(
             self._context.snapshots,
             self.replay,
             (self._stream.name, self._at[1]),
             self._context.resources,
-            begin=begin,
-            log_start=log_start,
+            begin=start.offset,
+            # What lies before that takes longer than a replay from there.
+            log_start=log_start if start.floor_ms is None else start.offset,
             position=position,
         )
         self._context.stats.restored += restored
+        if restored and (late := [one for one in states if self._can_do_better(one, start)]):
+            await self._run(lambda: self.replay.drop(late))
+            await self._run(open_all)
+
+    def _can_do_better(self, state: BundleState, start: Start) -> bool:
+        """Whether a bundle was left half-built that is not whole where it could be."""
+        if self._need is None or start.floor_ms is None or state.floor_ms is None:
+            return False
+        return start.floor_ms <= self._need.needed_ms < state.floor_ms
 
     def _feeding(self) -> Pipeline:
         states = list(self.replay.states.values())

@@ -15,9 +15,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 
 from streams.datapath.closing import OVERFLOWED
+from streams.datapath.log_index import LogIndex
 from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
+from streams.runtime.log_index import IndexKeeper, read_indexes
 from streams.runtime.obedience import Obedience, acknowledged
 from streams.runtime.outlets import Outlets
 from streams.runtime.output import ByOffset, outgoing
@@ -102,6 +104,7 @@ class PartitionOwner:
         self._recovery: Recovery | None = None
         self._obedience: Obedience | None = None
         self._taking: Taking | None = None
+        self._index: IndexKeeper | None = None
         self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
@@ -149,6 +152,12 @@ class PartitionOwner:
         except RefusedError:
             await self._leave_to_others()
             raise
+        self._index = IndexKeeper(
+            self._context,
+            self.stream.name,
+            self.partition,
+            anew=self.progress.watermark_ms is None,
+        )
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
@@ -160,7 +169,7 @@ class PartitionOwner:
             decided=self._orders,
             pipeline=pipeline,
             replay=recovery.replay,
-            begin=recovery.begin,
+            index=self._read_index,
             position=lambda: self.position,
             run=self._run,
             commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
@@ -267,6 +276,11 @@ class PartitionOwner:
         await self._obey()
         await self._maybe_flush()
 
+    async def _read_index(self) -> LogIndex:
+        """What is known of the stream's log."""
+        indexes = await read_indexes(self._context)
+        return indexes.get((self.stream.name, self.partition), LogIndex())
+
     def _new_reader(self) -> BatchReader:
         return BatchReader(self.stream, self.partition, look_up=self._look_up, run=self._run)
 
@@ -293,13 +307,21 @@ class PartitionOwner:
         while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
             acks = self._orders.acks(acknowledged(step.acks, self.stream, self.partition))
-            await self._commit([*records_out, *acks], step.position, step.progress)
+            news = self._index_news()
+            await self._commit([*records_out, *acks, *news], step.position, step.progress)
             self._crash.reach("after_commit")
             self.position, self.progress = step.position, step.progress
             self._count(step)
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
         self._ahead = False
+
+    def _index_news(self) -> list[Outgoing]:
+        """What the index of the stream is to say of the position."""
+        assert self._pipeline is not None
+        assert self._recovery is not None
+        assert self._index is not None
+        return self._index.news(self._pipeline, self._recovery.replay.floors)
 
     async def _commit_acks(self, acks: Sequence[Ack]) -> None:
         """Commit the position as it is, with acks."""

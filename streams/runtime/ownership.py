@@ -25,9 +25,9 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.datapath.progress import Progress
 from streams.definitions.model import StartAt
 from streams.errors import RewindowError, UnreachableError
-from streams.runtime.log import read_log
+from streams.runtime.committed import read_progress
 from streams.runtime.owner import PartitionOwner, fatal
-from streams.runtime.producer import PartitionProducer, read_spilled
+from streams.runtime.producer import PartitionProducer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -158,22 +158,6 @@ class Ownership:
             on_sent=partial(self._crash.reach, "in_transaction"),
         )
 
-    async def _progress(self, metadata: str) -> Progress:
-        """Progress out of commit metadata, which may name a record that holds it."""
-        if not metadata:  # somebody set the group's offsets by hand
-            return Progress(definitions_offset=self._context.definitions_offset)
-        spilled = read_spilled(metadata)
-        if spilled is None:
-            return Progress.decode(metadata)
-        offset, _ = spilled
-        topic = self._context.names.acks_topic
-        async for records in read_log(self._context, topic, 0, offset, offset + 1):
-            return Progress.decode((records[0].value or b"").decode())
-        raise RewindowError(
-            f"the commit metadata names offset {offset} of {topic}, which is gone: its "
-            "retention must be unlimited. Reset the group's offsets to start over"
-        )
-
     async def _positions(self, tps: Sequence[TP]) -> dict[TP, _Start]:
         group = self._context.names.worker_group
         committed = await self._context.run(
@@ -183,7 +167,7 @@ class Ownership:
         for tp in tps:
             one = committed.get((tp.topic, tp.partition))
             if one is not None:
-                progress = await self._progress(one.metadata)
+                progress = await read_progress(self._context, one.metadata)
                 found[tp] = _Start(position=one.offset, progress=progress, fresh=False)
         for topic in {tp.topic for tp in tps if tp not in found}:
             new = [tp for tp in tps if tp.topic == topic and tp not in found]

@@ -51,7 +51,6 @@ class Recovery:
     ) -> None:
         """`fresh` says that nothing is committed; `read` decodes records, `run` runs blocking
         work in a thread."""
-        self.begin = position
         self.replay = Replay(context, stream, partition, read=read, run=run, crash=crash)
         self._context = context
         self._stream = stream
@@ -69,7 +68,7 @@ class Recovery:
         log_start, log_end = await self._run(self._log_bounds)
         self._refuse_recreated(log_end)
         # Where a bundle begins that has nothing: with the log, or where the app began with it.
-        begin = self.begin = min(max(log_start, self._progress.start), self._position)
+        begin = min(max(log_start, self._progress.start), self._position)
         held = self._roster.held
         serving = [self._plan(name, one.serving) for name, one in held.items()]
         following = [self._plan(name, version) for name, version in self._roster.following]

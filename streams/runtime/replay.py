@@ -70,21 +70,23 @@ class Replay:
         self._stores: dict[str, Bundle] = {}
         self._dead_letters = DeadLettersSince(context, 0)
 
-    def open(self, bundles: Iterable[BundlePlan], begin: int) -> None:
-        """Open bundles that are not open; what has nothing yet begins at offset `begin`.
-
-        Blocking. Raises as `Bundle.open`.
+    def open(
+        self, bundles: Iterable[BundlePlan], begin: int, *, floor_ms: int | None = None
+    ) -> None:
+        """Open bundles that are not open; what has nothing yet begins at offset `begin`, with
+        that floor if it is known. Blocking. Raises as `Bundle.open`.
         """
         for bundle in bundles:
             if bundle.digest in self.states:
                 continue
             store = self._open_store(bundle)
-            self.floors.open(bundle.digest, store.meta, begin)
+            self.floors.open(bundle.digest, store.meta, begin, known=floor_ms is not None)
             self.states[bundle.digest] = BundleState(
                 bundle,
                 self._stream.fields,
                 store,
                 next_offset=begin,
+                floor_ms=floor_ms,
                 notes=partial(self._notes, bundle.digest),
             )
 

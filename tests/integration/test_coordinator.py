@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 
 from streams.control.codec import Kind, encode
 from streams.control.facts import Target
-from streams.control.records import Action, Held, Request
+from streams.control.records import Action, Held, Replay, Request
 from streams.definitions.store import pack, read_definitions
 from streams.definitions.topics import control_topics
 from streams.errors import RewindowError
@@ -31,9 +31,10 @@ from tests.integration.deadly import Deadly, killed
 from tests.integration.run_coordinator import RunningCoordinator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from streams.runtime.control.published import Published
     from tests.integration.kafka_tools import KafkaTools
 
 CUT = {0: 7, 1: 9}
@@ -213,12 +214,15 @@ async def test_a_cold_target_whose_source_is_gone_is_refused_with_both_offsets(
     here = TopicPartition(rig.topic, 0, 3)
     rig.kafka.admin.delete_records([here])[here].result(10)
 
-    async def needed(target: Target) -> Mapping[int, int]:
+    async def replays(target: Target, _: Published) -> tuple[Replay, ...]:
         assert (target.version, target.cold) == (V2, True)
-        return {0: 1, 1: 0}
+        return (
+            Replay(topic=rig.topic, partition=0, needs_offset=1, log_start=3),
+            Replay(topic=rig.topic, partition=1, needs_offset=0, log_start=0),
+        )
 
     rig.publish(V2)
-    async with rig.alone(needed=needed):
+    async with rig.alone(replays=replays):
         request = await rig.ask(action="activate", target=V2)
         (reply,) = await rig.replies(request, last="rejected")
     (reason,) = reply.reasons

@@ -37,7 +37,8 @@ from streams.datapath.records import Record
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime.context import Context
 from streams.runtime.control.acks import is_ack
-from streams.runtime.control.outside import NeededOffsets, OutsideFacts, nothing_needed
+from streams.runtime.control.needs import Replayed, Replays
+from streams.runtime.control.outside import OutsideFacts
 from streams.runtime.control.pins import PinTopics
 from streams.runtime.control.published import Published, read_published
 from streams.runtime.control.reading import ControlReader
@@ -63,14 +64,15 @@ log = logging.getLogger(__name__)
 class Parts:
     """What a coordinator is made of. `ids` are those of `register_schemas`.
 
-    `keep` versions before the serving one stay live; `needed` says what cold targets replay.
+    `keep` versions before the serving one stay live; `replays` says what cold targets replay,
+    by default what Kafka knows.
     """
 
     context: Context
     registry: Registry
     ids: Mapping[Kind, int]
     keep: int = KEEP
-    needed: NeededOffsets = nothing_needed
+    replays: Replays | None = None
     crash: CrashPoints = field(default_factory=CrashPoints)
 
 
@@ -93,7 +95,9 @@ class Coordination:
         self._consumer = consumer
         self._on_failure = on_failure
         self._reader = ControlReader(context.schemas, parts.ids)
-        self._outside = OutsideFacts(context, parts.registry, parts.needed)
+        self._outside = OutsideFacts(
+            context, parts.registry, parts.replays or Replayed(context=context)
+        )
         self._pins = PinTopics(context, parts.registry)
         self._turn = asyncio.Lock()
         self._reading = asyncio.Lock()

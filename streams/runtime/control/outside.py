@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from streams.control.facts import Outside, Target
-from streams.control.records import Replay
 from streams.errors import RewindowError, UnreachableError
 from streams.names import Names, subjects
 from streams.runtime.control.schemas import LEVEL
@@ -17,30 +15,23 @@ from streams.schema.compat import incompatibilities
 if TYPE_CHECKING:
     from streams.definitions.store import PublishedSet
     from streams.runtime.context import Context
+    from streams.runtime.control.needs import Replays
     from streams.runtime.control.published import Published
     from streams.schema.registry import Registry
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-NeededOffsets = Callable[[Target], Awaitable[Mapping[int, int]]]
-"""The first offset that a cold target needs of each stream partition that it has to replay."""
-
 log = logging.getLogger(__name__)
-
-
-async def nothing_needed(_: Target) -> Mapping[int, int]:
-    """Nobody knows what a target has to replay: partition owners find out by themselves."""
-    return {}
 
 
 class OutsideFacts:
     """Collects an `Outside`. Who can't be reached is waited for: that decides nothing."""
 
-    def __init__(self, context: Context, registry: Registry, needed: NeededOffsets) -> None:
+    def __init__(self, context: Context, registry: Registry, replays: Replays) -> None:
         self._context = context
         self._registry = registry
-        self._needed = needed
+        self._replays = replays
 
     async def collect(
         self, target: Target, published: Published, deadline_ms: int | None
@@ -66,23 +57,6 @@ class OutsideFacts:
             return ()
         names = self._context.names
         return await asyncio.to_thread(schema_reasons, names, self._registry, found)
-
-    async def _replays(self, target: Target, published: Published) -> tuple[Replay, ...]:
-        if not target.cold:
-            return ()
-        one = published.catalog.sets[target.feature_set]
-        partitions = [(one.topic, number) for number in range(one.partitions)]
-        starts = await asyncio.to_thread(self._context.offsets.starts, partitions)
-        needed = await self._needed(target)
-        return tuple(
-            Replay(
-                topic=topic,
-                partition=number,
-                needs_offset=needed.get(number),
-                log_start=starts[topic, number],
-            )
-            for topic, number in partitions
-        )
 
 
 def schema_reasons(names: Names, registry: Registry, one: PublishedSet) -> tuple[str, ...]:

@@ -664,6 +664,10 @@ async def quiet() -> None:
         await asyncio.sleep(0)
 
 
+async def nothing_known(_: Any) -> dict[Any, Any]:
+    return {}
+
+
 @pytest.fixture
 def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]:
     def made(**given: Any) -> Estate:
@@ -671,6 +675,7 @@ def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]
         monkeypatch.setattr(owner_module, "BatchReader", one.reader)
         monkeypatch.setattr(obedience, "BatchReader", one.reader)
         monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
+        monkeypatch.setattr(owner_module, "read_indexes", nothing_known)
         return one
 
     return made

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.errors import OffsetOutOfRangeError
 
 from streams.control.records import Failed, Fenced, Held, LiveVersion, Pin, Ready, SetRecord, Toggle
+from streams.datapath.log_index import LogIndex
 from streams.datapath.progress import Progress
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
@@ -94,6 +95,7 @@ class Town(World):
     decided: Decisions = field(default_factory=Decisions)
     acks: list[Ack] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
+    index: LogIndex = field(default_factory=LogIndex)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     obedience: Obedience | None = None
     commits_left: int | None = None
@@ -138,7 +140,7 @@ class Town(World):
             decided=self.decided,
             pipeline=self.pipeline,
             replay=recovery.replay,
-            begin=recovery.begin,
+            index=self._read_index,
             position=lambda: self.position,
             run=self.run,
             commit_steps=self._commit_steps,
@@ -148,6 +150,9 @@ class Town(World):
         )
         await self.obey()
         return self
+
+    async def _read_index(self) -> LogIndex:
+        return self.index
 
     async def stop(self, *, flush: bool = True) -> None:
         if self.obedience is not None:

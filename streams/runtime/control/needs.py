@@ -1,0 +1,126 @@
+"""What a version that is not live has to read of its stream: for the gate.
+
+A bundle that a ready version has exists, and needs nothing. For the others each partition needs
+its log from where the next as-of time's window begins; see reviving.py. Where nothing is known
+of that offset any more, the records' timestamps may say that the log's beginning is enough: no
+event is later than its record's timestamp and `max_ahead`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiokafka.errors import KafkaError
+
+from streams.control.facts import Target
+from streams.control.records import Replay
+from streams.datapath.log_index import LogIndex
+from streams.definitions.plan import needs_rekeying, plan_versions
+from streams.errors import UnreachableError
+from streams.runtime.committed import read_progress
+from streams.runtime.log_index import read_indexes
+from streams.runtime.reviving import Need, needed_offset
+from streams.schema.types import field_types
+
+if TYPE_CHECKING:
+    from streams.definitions.model import Source
+    from streams.definitions.plan import Plan
+    from streams.definitions.store import Definitions
+    from streams.runtime.context import Context
+    from streams.runtime.control.published import Published
+
+Replays = Callable[["Target", "Published"], Awaitable[tuple[Replay, ...]]]
+"""What a target has to replay of each of its stream's partitions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The replays of versions of one app. It is a `Replays`."""
+
+    context: Context
+
+    async def __call__(self, target: Target, published: Published) -> tuple[Replay, ...]:
+        """Blocks nothing. Raises UnreachableError if Kafka can't be asked."""
+        if not target.cold:
+            return ()
+        one = published.catalog.sets[target.feature_set]
+        partitions = range(one.partitions)
+        starts = await asyncio.to_thread(
+            self.context.offsets.starts, [(one.topic, number) for number in partitions]
+        )
+        begins = {number: starts[one.topic, number] for number in partitions}
+        try:
+            needed = await self._needed(target, published, begins)
+        except KafkaError as error:
+            raise UnreachableError(f"reading what {target.version} needs: {error!r}") from error
+        return tuple(
+            Replay(
+                topic=one.topic,
+                partition=number,
+                needs_offset=needed.get(number),
+                log_start=begins[number],
+            )
+            for number in partitions
+        )
+
+    async def _needed(
+        self, target: Target, published: Published, begins: Mapping[int, int]
+    ) -> dict[int, int]:
+        """The first offset that each partition needs; none for those that need nothing."""
+        plan = await asyncio.to_thread(lacking, target, published.definitions)
+        if plan is None:
+            return {}
+        one = published.catalog.sets[target.feature_set]
+        names, offsets = self.context.names, self.context.offsets
+        asked = [(one.topic, number) for number in begins if number not in target.partitions]
+        # Also while a transaction is open, which is nearly always: an older C needs more.
+        committed = await asyncio.to_thread(
+            lambda: offsets.committed(names.worker_group, asked, stable=False)
+        )
+        indexes = await read_indexes(self.context)
+        found = {}
+        for at, position in committed.items():
+            progress = await read_progress(self.context, position.metadata)
+            closed = progress.closed.get(target.feature_set)
+            if closed is None:
+                continue
+            need = Need.of(plan.view, closed.through_ms)
+            number = at[1]
+            known = indexes.get((one.stream, number), LogIndex())
+            offset = needed_offset(known, need, app_start=progress.start, position=position.offset)
+            if offset < begins[number] and not needs_rekeying(plan.source, tuple(plan.view.entity)):
+                offset = await self._by_timestamp(at, need, plan.source, offset, begins[number])
+            found[number] = offset
+        return found
+
+    async def _by_timestamp(
+        self, at: tuple[str, int], need: Need, source: Source, offset: int, log_start: int
+    ) -> int:
+        """The offset, or a later one if the log holds a record that is too old for the need."""
+        time_ms = max(0, need.needed_ms - source.max_ahead_ms)
+        first = await asyncio.to_thread(self.context.offsets.at_time, [at], time_ms)
+        return first[at] if first[at] > log_start else offset
+
+
+def lacking(target: Target, definitions: Definitions) -> Plan | None:
+    """The target's plan, if it has bundles that no ready version has."""
+    plans = {
+        (name, version): plan
+        for name in {target.feature_set, *(name for name, _ in target.ready)}
+        for version, plan in _plans(name, definitions)
+    }
+    there = {bundle.digest for name in target.ready for bundle in plans[name].bundles}
+    plan = plans[target.feature_set, target.version]
+    return None if there.issuperset(one.digest for one in plan.bundles) else plan
+
+
+def _plans(name: str, definitions: Definitions) -> list[tuple[str, Plan]]:
+    versions = definitions.sets[name]
+    published = definitions.sources[versions[0].feature_set.source]
+    plans = plan_versions(
+        [one.feature_set for one in versions], published.source, field_types(published.schema)
+    )
+    return [(one.feature_set.version, plan) for one, plan in zip(versions, plans, strict=True)]

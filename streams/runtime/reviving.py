@@ -1,0 +1,86 @@
+"""From where in the log a version is brought to the stream that has no state.
+
+Every event with an event time from S on lies at or after the first offset at which the running
+maximum of event time reaches S. The index knows an offset that is at most a little before that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streams.windowing.panes import floor_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from streams.datapath.log_index import LogIndex
+    from streams.definitions.plan import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Panes from `needed_ms` on have to be whole, or as-of times would be left out; those from
+    `wanted_ms` on are what the version keeps."""
+
+    needed_ms: int
+    wanted_ms: int
+
+    @classmethod
+    def of(cls, view: View, closed_ms: int) -> Need:
+        """What a version needs to go on where its set's C is."""
+        first = floor_to(closed_ms, view.every_ms) + view.every_ms
+        kept_ms = closed_ms - view.longest_window_ms - view.retention_ms
+        return cls(
+            needed_ms=first - view.longest_window_ms, wanted_ms=floor_to(kept_ms, view.pane_ms)
+        )
+
+    @classmethod
+    def of_all(cls, needs: Iterable[Need]) -> Need | None:
+        """What satisfies all of them; None for none."""
+        found = list(needs)
+        if not found:
+            return None
+        return cls(
+            needed_ms=min(one.needed_ms for one in found),
+            wanted_ms=min(one.wanted_ms for one in found),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The first offset to read, and the floor of what is built from there.
+
+    `floor_ms` None: with the log's beginning, see floors.py.
+    """
+
+    offset: int
+    floor_ms: int | None = None
+
+
+def find_start(
+    index: LogIndex, need: Need | None, *, app_start: int, log_start: int, position: int
+) -> Start:
+    """Where to begin with a bundle that has nothing and has to come to `position`.
+
+    The app began to read at `app_start`. Without a `need` everything that there is is read; so
+    it is where nothing better is known.
+    """
+    begin = min(max(app_start, log_start), position)
+    if need is None:
+        return Start(offset=begin)
+    known = index.below(position)
+    found = known.last_before(need.wanted_ms)
+    if found is None or found.offset < log_start:
+        # What the version would keep is gone; what it needs may be there.
+        gone = log_start > app_start
+        found = known.first_from(log_start, need.needed_ms) if gone else None
+    if found is None or found.offset < begin:
+        return Start(offset=begin)
+    return Start(offset=found.offset, floor_ms=found.highest_ms + 1)
+
+
+def needed_offset(index: LogIndex, need: Need, *, app_start: int, position: int) -> int:
+    """The first offset that has to be in the log, so that no as-of time is left out."""
+    found = index.below(position).last_before(need.needed_ms)
+    return max(app_start, 0 if found is None else found.offset)
