@@ -27,6 +27,8 @@ DEFAULT_APP = "rewindow"
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 DEFAULT_REGISTRY_URL = "http://127.0.0.1:8081"
 KAFKA_VARIABLE = "REWINDOW_KAFKA_"
+KEEP = 2
+MOST_KEPT = 100
 
 _APP = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,64}\Z")
@@ -46,6 +48,7 @@ _SECTIONS: Mapping[str, tuple[str, ...] | None] = {
     "topics": ("prefix", "partitions", "replication_factor", "create", "retention"),
     "state": ("dir",),
     "snapshots": None,
+    "versions": ("keep",),
 }  # fmt: skip
 _SNAPSHOT_KEYS = ("url", "every", "keep")
 _NO_SNAPSHOTS = "none"
@@ -94,6 +97,14 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSettings:
+    """How versions live. `keep` is how many of those that served before the serving one stay
+    live."""
+
+    keep: int = KEEP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of one app. `kafka` and `registry` go by librdkafka's names.
 
@@ -105,6 +116,7 @@ class Settings:
     registry: Mapping[str, str | Secret]
     topics: TopicSettings
     state_dir: Path
+    versions: VersionSettings = VersionSettings()
     snapshots: SnapshotSettings | None = None
 
     @property
@@ -143,6 +155,7 @@ class Settings:
             },
             "state": {"dir": str(self.state_dir)},
             "snapshots": _public(self.snapshots),
+            "versions": {"keep": self.versions.keep},
         }
 
 
@@ -199,6 +212,7 @@ def load_settings(
     topics = document.topics()
     state_dir = document.state_dir(name)
     snapshots = document.snapshots(state_dir)
+    versions = document.versions()
     document.check()
     _add_defaults(kafka, registry)
     return Settings(
@@ -207,6 +221,7 @@ def load_settings(
         registry=registry,
         topics=topics,
         state_dir=state_dir,
+        versions=versions,
         snapshots=snapshots,
     )
 
@@ -367,6 +382,14 @@ class _File:
             retention_ms=read("retention", _duration_ms, 7 * DAY_MS),
         )
 
+    def versions(self) -> VersionSettings:
+        """The `[versions]` table."""
+        table = self.section("versions")
+        given = self._environ.get("REWINDOW_VERSIONS_KEEP")
+        if given:
+            table["keep"] = int(given) if given.isdecimal() else given
+        return VersionSettings(keep=self._get("versions", table, "keep", _kept, KEEP))
+
     def snapshots(self, state_dir: Path) -> SnapshotSettings | None:
         """The `[snapshots]` table with its variables; None where `url` is "none".
 
@@ -420,6 +443,12 @@ def _prefix(value: Any) -> str:
 def _positive(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError("needs a whole number from 1 on")
+    return value
+
+
+def _kept(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_KEPT:
+        raise ValueError(f"needs a whole number from 0 to {MOST_KEPT}")
     return value
 
 

@@ -64,7 +64,10 @@ class Outlook:
             plans,
             version,
             self._state.sets.get(name),
-            Rules(published=tuple(one.version for one in versions if one.version != version)),
+            Rules(
+                published=tuple(one.version for one in versions if one.version != version),
+                keep=self._settings.versions.keep,
+            ),
             self._partitions(plans[0], source.source),
         )
 

@@ -170,7 +170,13 @@ class Worker:
         ids = await asyncio.to_thread(register_schemas, context.names, registry)
         routes = Routes(context, ids, on_failure=self.fail)
         orders = Orders(self._settings, book, routes, ids, on_failure=self.fail)
-        parts = Parts(context=context, registry=registry, ids=ids, crash=self._crash)
+        parts = Parts(
+            context=context,
+            registry=registry,
+            ids=ids,
+            keep=self._settings.versions.keep,
+            crash=self._crash,
+        )
         try:
             await routes.start()
             await orders.start()

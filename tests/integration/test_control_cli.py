@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +11,7 @@ from streams.cli import audit, main, requests, versions
 from streams.cli.audit import as_line, from_line
 from streams.control.codec import Kind, encode
 from tests.integration.control_rig import PARTITIONS, V1, V2, V3, ControlRig
+from tests.integration.shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,45 +22,6 @@ if TYPE_CHECKING:
     from tests.integration.kafka_tools import KafkaTools
 
 CUT = {0: 7, 1: 9}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
-    """How a command ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-
-class Shell:
-    """Runs commands as a user of the rig's app."""
-
-    def __init__(self, rig: ControlRig, capsys: pytest.CaptureFixture[str]) -> None:
-        self._rig = rig
-        self._capsys = capsys
-
-    async def __call__(self, *arguments: str) -> Ran:
-        return await asyncio.to_thread(self._run, arguments)
-
-    def _run(self, arguments: tuple[str, ...]) -> Ran:
-        addresses = self._rig.kafka.addresses
-        options = {
-            "--app": self._rig.settings.app,
-            "--bootstrap-servers": addresses.bootstrap_servers,
-            "--registry-url": addresses.registry_url,
-        }
-        self._capsys.readouterr()
-        exit_code = 0
-        try:
-            main.main([*arguments, *(one for pair in options.items() for one in pair)])
-        except SystemExit as ended:
-            exit_code = int(ended.code or 0)
-        told = self._capsys.readouterr()
-        return Ran(exit_code=exit_code, stdout=told.out, stderr=told.err)
 
 
 @pytest.fixture(autouse=True)

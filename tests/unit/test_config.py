@@ -81,6 +81,14 @@ def test_topics(tmp_path: Path) -> None:
     assert settings.names.features_topic("a") == "x.features.a"
 
 
+def test_how_many_versions_are_kept(tmp_path: Path) -> None:
+    assert load(tmp_path, "").versions.keep == 2
+    assert load(tmp_path, "[versions]\nkeep = 0").versions.keep == 0
+    assert load(tmp_path, "[versions]\nkeep = 5", REWINDOW_VERSIONS_KEEP="1").versions.keep == 1
+    with pytest.raises(InvalidInputError, match=r"versions\.keep: needs a whole number"):
+        load(tmp_path, "", REWINDOW_VERSIONS_KEEP="many")
+
+
 def test_secrets_come_from_variables_and_files_and_are_never_shown(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("hunter2\n")
     text = (
@@ -116,6 +124,9 @@ def test_secrets_come_from_variables_and_files_and_are_never_shown(tmp_path: Pat
         ("[registry]\nbasic.auth.user.info = 'me:x'", "is a secret"),
         ("[kafka]\nretries = [1]", "kafka.retries: needs text, a number, true or false"),
         ("[state]\ndir = 1", "state.dir: needs a path"),
+        ("[versions]\nkeep = -1", "versions.keep: needs a whole number from 0 to 100"),
+        ("[versions]\nkeep = true", "versions.keep: needs a whole number"),
+        ("[versions]\nkept = 1", "versions.kept: unknown key: did you mean 'keep'?"),
     ],
 )
 def test_what_is_wrong_is_refused(tmp_path: Path, text: str, expected: str) -> None:
