@@ -91,6 +91,9 @@ def _what(reply: Reply, plan: Plan) -> str:
     match reply.action:
         case Action.PIN:
             return f"{plan.target} {would} pinned, to a topic of its own"
+        case Action.CANCEL:
+            would = "would not be" if reply.dry_run else "is not"
+            return f"{plan.target} {would} prepared any more, {plan.from_version} serves"
         case Action.UNPIN:
             return f"{plan.target} {would} pinned no more"
         case Action.TOGGLE:

@@ -10,6 +10,7 @@ import typer
 
 from streams.cli import (
     audit,
+    cancel,
     diff,
     plan,
     publish,
@@ -56,6 +57,7 @@ def build() -> typer.Typer:
     versions.register(app)
     requests.register(app)
     toggles.register(app)
+    cancel.register(app)
     audit.register(app)
     snapshots.register(app)
     return app

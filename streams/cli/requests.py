@@ -255,7 +255,10 @@ def parse_deadline(text: str, now_ms: int) -> int:
 def ask(
     settings: Settings, fields: dict[str, Any], *, deadline: str, wait: bool, json: bool
 ) -> None:
-    """Send the request with these fields; wait for its end, show it, and fail as it fails."""
+    """Send the request with these fields; wait for its end, show it, and fail as it fails.
+
+    Where `if_serving` is among them and null it becomes what serves as far as can be seen.
+    """
     from streams.cli.answers import print_answer, progress
     from streams.cli.conversation import Conversation, failure, follow, is_last
     from streams.cli.versions import serving_now
@@ -266,7 +269,7 @@ def ask(
         Registry.from_settings(settings.registry_options()) as registry,
         Conversation(settings, registry, clock) as conversation,
     ):
-        if fields["if_serving"] is None:
+        if fields.get("if_serving", "") is None:
             fields["if_serving"] = serving_now(settings, registry, fields["feature_set"])
         request = _request(fields, deadline_ms)
         origin = conversation.send(request)

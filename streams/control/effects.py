@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from streams.control.records import Action, Pin, Toggle
 from streams.control.routes import (
     activated,
+    given_up,
     pinned,
     retired,
     rolled_back,
@@ -36,6 +37,8 @@ def effect(
             return activated(record, target, rules)
         case Action.RETIRE:
             return retired(record, target, rules)
+        case Action.CANCEL:
+            return given_up(record, rules)
         case Action.PIN:
             unknown = Pin(version=target, key_schema_id=0, value_schema_id=0)
             return pinned(record, pin or unknown, rules)

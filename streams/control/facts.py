@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from streams.control.acks import Acks
-    from streams.control.records import Pin, Replay, Request, SetRecord
+    from streams.control.records import Pin, Replay, Request, RequestRecord, SetRecord
     from streams.control.state import ControlState
 
 
@@ -68,7 +68,8 @@ class Facts:
     """All that a decision depends on. `published` and `route` are None for an unknown set.
 
     `sets` are the names of all sets, `partitions_ready` counts those that have the target
-    ready, `in_flight` is the id of the request that is under way for the set.
+    ready, `in_flight` is the id of the request that is under way for the set, `cancelled` the
+    one that a cancel names.
     """
 
     now_ms: int
@@ -78,6 +79,7 @@ class Facts:
     rules: Rules
     partitions_ready: int = 0
     in_flight: str | None = None
+    cancelled: RequestRecord | None = None
     outside: Outside = Outside()
 
 
@@ -125,7 +127,7 @@ class Known:
     def target(self, request: Request) -> Target | None:
         """The version that a request is about, if it is a published one."""
         published = self.catalog.sets.get(request.feature_set)
-        if published is None:
+        if published is None or request.action is Action.CANCEL:
             return None
         route = self.state.route(request.feature_set, self.rules(request.feature_set))
         version = target_of(request, route)
@@ -176,5 +178,6 @@ class Known:
             rules=rules,
             partitions_ready=ready,
             in_flight=self.state.in_flight.get(name),
+            cancelled=self.state.requests.get(request.cancels or ""),
             outside=outside,
         )

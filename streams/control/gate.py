@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from streams.control.effects import effect
 from streams.control.facts import target_of
-from streams.control.records import Action, Code, How, Plan, Reason
+from streams.control.machine import FINAL
+from streams.control.records import Action, Code, How, Plan, Reason, State
 from streams.control.routes import prepared, undone, version_before
 from streams.suggest import did_you_mean
 
@@ -72,6 +73,9 @@ class _Checks:
 
     def all(self) -> Iterator[Reason]:
         yield from self.still_true()
+        if self.request.action is Action.CANCEL:
+            yield from self.cancel()
+            return
         yield from self.known_target()
         match self.request.action:
             case Action.ROLLBACK | Action.ACTIVATE:
@@ -91,7 +95,7 @@ class _Checks:
             message = f"{serving} serves, and not {expected}: look again before you ask again"
             yield _reason(Code.IF_SERVING_DIFFERS, message, serving)
         other = self.facts.in_flight
-        if other is not None:
+        if other is not None and self.request.action is not Action.CANCEL:
             message = f"request {other!r} is under way for {self.route.feature_set}: wait for it"
             yield _reason(Code.IN_FLIGHT, message, other)
 
@@ -141,6 +145,24 @@ class _Checks:
                     f"topic begins at {replay.log_start}: its windows can't be whole",
                     where,
                 )
+
+    def cancel(self) -> Iterator[Reason]:
+        known, named = self.facts.cancelled, self.request.cancels or ""
+        if known is None or known.request is None or not self.same_set(known.request):
+            message = f"no request {named!r} for {self.route.feature_set} has been judged"
+            yield _reason(Code.UNKNOWN_REQUEST, message, named)
+        elif known.state in FINAL:
+            message = f"request {named!r} is over, it is {known.state}: there is nothing to cancel"
+            yield _reason(Code.REQUEST_OVER, message, named)
+        elif known.state is State.SWITCHING:
+            message = (
+                f"request {named!r} is decided (epoch {known.epoch}), and there is only forward: "
+                "roll back when it is completed"
+            )
+            yield _reason(Code.ONLY_FORWARD, message, named)
+
+    def same_set(self, other: Request) -> bool:
+        return other.feature_set == self.request.feature_set
 
     def retire(self) -> Iterator[Reason]:
         target = self.target or ""
@@ -224,8 +246,10 @@ class _Checks:
         """What is done; only for a request that there is nothing against."""
         action, route, rules = self.request.action, self.route, self.facts.rules
         target = self.target or route.serving
+        if self.facts.cancelled is not None and self.facts.cancelled.plan is not None:
+            target = self.facts.cancelled.plan.target
         how = How.HOT
-        if action is Action.RETIRE:
+        if action in (Action.RETIRE, Action.CANCEL):
             how = How.AT_ONCE
         elif action in _SWITCHES and not self.ready:
             how = How.COLD

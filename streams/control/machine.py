@@ -30,6 +30,7 @@ class Event(StrEnum):
     READY = "ready"
     LOST = "lost"
     DEADLINE = "deadline"
+    CANCELLED = "cancelled"
     FENCED = "fenced"
     REPEATED = "repeated"
     RESUMED = "resumed"
@@ -44,6 +45,7 @@ MEANING: Mapping[Event, str] = {
     Event.READY: "every partition has the target ready",
     Event.LOST: "a partition can't prepare the target",
     Event.DEADLINE: "its deadline is over",
+    Event.CANCELLED: "another request takes it back",
     Event.FENCED: "every partition has fenced the epoch",
     Event.REPEATED: "a request with the same id comes again",
     Event.RESUMED: "another coordinator takes over",
@@ -103,6 +105,7 @@ _CHANGES: Mapping[State, Mapping[Event, Transition]] = {
         Event.READY: _to(State.SWITCHING, AuditEvent.SWITCHING),
         Event.LOST: _to(State.FAILED, ReplyState.FAILED, AuditEvent.FAILED),
         Event.DEADLINE: _to(State.FAILED, ReplyState.FAILED, AuditEvent.FAILED),
+        Event.CANCELLED: _to(State.FAILED, ReplyState.FAILED, AuditEvent.FAILED),
         Event.REPEATED: _to(State.PREPARING, ReplyState.PREPARING, AuditEvent.REPEATED),
         Event.RESUMED: _to(State.PREPARING, AuditEvent.RESUMED),
     },
@@ -127,6 +130,7 @@ _NOTHING: Mapping[State, Mapping[Event, str]] = {
         Event.READY: "it waits for the gate, not for partitions",
         Event.LOST: "it waits for the gate, not for partitions",
         Event.DEADLINE: "the gate refuses what is too late",
+        Event.CANCELLED: "nobody knows of it yet",
         Event.FENCED: "it has no epoch yet",
         Event.REPEATED: "it is the first with its id",
         Event.RESUMED: "nothing of it is stored: it is read again",
@@ -140,6 +144,7 @@ _NOTHING: Mapping[State, Mapping[Event, str]] = {
         Event.READY: "the epoch is decided: there is only forward",
         Event.LOST: "the epoch is decided: there is only forward",
         Event.DEADLINE: "the epoch is decided: there is only forward",
+        Event.CANCELLED: "the epoch is decided: there is only forward",
     },
     **dict.fromkeys(
         FINAL,

@@ -31,6 +31,7 @@ class Action(StrEnum):
     RETIRE = "retire"
     PIN = "pin"
     UNPIN = "unpin"
+    CANCEL = "cancel"
 
 
 class State(StrEnum):
@@ -102,6 +103,10 @@ class Code(StrEnum):
     FALLBACK_IN_USE = "fallback_in_use"
     NOT_PREPARED = "not_prepared"
     REPEATED = "repeated"
+    UNKNOWN_REQUEST = "unknown_request"
+    REQUEST_OVER = "request_over"
+    ONLY_FORWARD = "only_forward"
+    CANCELLED = "cancelled"
 
 
 class How(StrEnum):
@@ -143,7 +148,8 @@ class Exclude:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What someone asks for. A null `target` of a rollback is the version before."""
+    """What someone asks for. A null `target` of a rollback is the version before; `cancels` is
+    the id of the request that a cancel takes back."""
 
     request_id: str
     feature_set: str
@@ -160,6 +166,7 @@ class Request:
     reason: str = ""
     requested_by: str = ""
     deadline_ms: int | None = None
+    cancels: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ _NEEDED: Mapping[Action, tuple[str, ...]] = {
     Action.RETIRE: ("target",),
     Action.PIN: ("target",),
     Action.UNPIN: ("target",),
+    Action.CANCEL: ("cancels",),
 }
 _ONLY: Mapping[str, tuple[Action, ...]] = {
     "exclude": (Action.ROLLBACK,),
@@ -49,6 +50,7 @@ _ONLY: Mapping[str, tuple[Action, ...]] = {
     "feature": (Action.TOGGLE,),
     "enabled": (Action.TOGGLE,),
     "fallback": (Action.TOGGLE,),
+    "cancels": (Action.CANCEL,),
 }
 
 
@@ -128,6 +130,7 @@ def parse_fields(fields: Mapping[str, Any]) -> Request | Unreadable:
         reason=reader.text("reason", empty=True) or "",
         requested_by=reader.text("requested_by", empty=True) or "",
         deadline_ms=reader.number("deadline_ms", _LONG),
+        cancels=reader.text("cancels", limit=MAX_ID),
     )
     reader.needed("request_id", Code.MISSING_REQUEST_ID)
     reader.needed("feature_set")

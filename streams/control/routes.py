@@ -155,6 +155,11 @@ def _without(record: SetRecord, version: str, feature: str) -> tuple[Toggle, ...
     return tuple(one for one in record.toggles if (one.version, one.feature) != (version, feature))
 
 
+def given_up(record: SetRecord, rules: Rules) -> SetRecord:
+    """A version is not prepared any more: it stays live only if it would be without that."""
+    return settled(record, rules)
+
+
 def _serve(
     record: SetRecord, target: str, activations: tuple[Activation, ...], rules: Rules
 ) -> SetRecord:

@@ -36,6 +36,9 @@ def judge(
     else:
         event = _ACCEPTED[verdict.plan.how]
         _take_effect(draft, known, received, request, verdict.plan, event, outside.pin)
+        for other in draft.under_way():
+            if other.request_id == request.cancels:
+                draft.move(other, Event.CANCELLED, reasons=(_cancelled(request),))
 
 
 def warm(draft: Draft, known: Known, name: str) -> None:
@@ -136,6 +139,13 @@ def _give_up(
     if after != before:
         draft.put(after, request.request_id)
     draft.move(record, event, reasons=tuple(reasons))
+
+
+def _cancelled(by: Request) -> Reason:
+    why = f" ({by.reason})" if by.reason else ""
+    who = f" of {by.requested_by}" if by.requested_by else ""
+    message = f"cancelled by request {by.request_id!r}{who}{why}: nothing has changed"
+    return Reason(code=Code.CANCELLED, message=message, subject=by.request_id)
 
 
 def _lost(ack: Failed) -> Reason:

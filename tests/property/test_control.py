@@ -51,27 +51,34 @@ versions = st.sampled_from(VERSIONS)
 mostly = st.sampled_from([True, True, True, False])
 ids = st.sampled_from([f"r{number}" for number in range(30)])
 rare = st.sampled_from([False] * 7 + [True])
-requests = st.builds(
-    Request,
-    request_id=ids,
-    feature_set=sets,
-    action=st.just(Action.ACTIVATE),
-    target=versions,
-    dry_run=rare,
-) | st.builds(
-    Request,
-    request_id=ids,
-    feature_set=sets,
-    action=st.sampled_from([*[Action.ROLLBACK] * 4, Action.RETIRE, Action.PIN]),
-    target=st.none() | versions,
-    if_serving=st.sampled_from([*[None] * 9, *VERSIONS]),
+requests = (
+    st.builds(
+        Request,
+        request_id=ids,
+        feature_set=sets,
+        action=st.just(Action.ACTIVATE),
+        target=versions,
+        dry_run=rare,
+    )
+    | st.builds(
+        Request,
+        request_id=ids,
+        feature_set=sets,
+        action=st.sampled_from([*[Action.ROLLBACK] * 4, Action.RETIRE, Action.PIN]),
+        target=st.none() | versions,
+        if_serving=st.sampled_from([*[None] * 9, *VERSIONS]),
+    )
+    | st.builds(
+        Request, request_id=ids, feature_set=sets, action=st.just(Action.CANCEL), cancels=ids
+    )
 )
 allowed = st.sampled_from([*[None] * 6, 0, 20, 50])
 
 
 def usable(request: Request) -> Request | Unreadable:
     """As reading it would give it."""
-    if request.action is not Action.ROLLBACK and request.target is None:
+    free = (Action.ROLLBACK, Action.CANCEL)
+    if request.action not in free and request.target is None:
         return parse_json(b'{"request_id": "%s"}' % request.request_id.encode())
     return request
 

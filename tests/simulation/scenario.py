@@ -108,6 +108,9 @@ class Scenario:
                 self._ask(Action.ROLLBACK, version, if_serving=rng.choice(("1.0.0", "2.0.0")))
             case 5 | 6:
                 self._ask(Action.ROLLBACK, None)
+            case 9:
+                self._ask(Action.ACTIVATE, version)
+                self._ask(Action.CANCEL, None, cancels=f"r{self._asked}")
             case 7 | 8:  # two at once
                 self._ask(Action.ACTIVATE, version)
                 self._ask(Action.ROLLBACK, rng.choice((None, "1.0.0")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -262,6 +262,69 @@ def test_no_deadline_takes_a_switch_back() -> None:
     run.ask(activate(V2, deadline_ms=NOW + 100))
     assert run.tick(1_000) == []
     assert run.fence() == ["switched", "completed"]
+
+
+def cancel(of: str, **fields: Any) -> Request:
+    return request(**{"request_id": "c1", "action": Action.CANCEL, "cancels": of, **fields})
+
+
+def test_what_is_prepared_is_cancelled_and_the_set_takes_others() -> None:
+    run = Run(V1, V2, V3, keep=0)
+    for version in (V1, V2, V3):
+        run.ready(version)
+    for version in (V2, V3):
+        run.ask(activate(version, request_id=version))
+        run.fence()
+    assert run.set.live_version(V1) is None
+    run.ask(activate(V1))
+    assert run.set.live_version(V1) is not None
+    (would,) = {run.ask(cancel("r1", request_id="c0", dry_run=True))[-1]}
+    assert (would, run.state.in_flight) == ("completed", {SET: "r1"})
+    assert run.ask(cancel("r1", reason="too slow")) == ["accepted", "completed", "failed"]
+    (reason,) = run.state.requests["r1"].reasons
+    assert (reason.code, reason.subject, "too slow" in reason.message) == (
+        Code.CANCELLED,
+        "c1",
+        True,
+    )
+    assert (run.set.live_version(V1), run.state.in_flight, run.set.epoch) == (None, {}, 2)
+    plan = run.state.requests["c1"].plan
+    assert plan is not None
+    assert (plan.how, plan.target, plan.from_version, plan.becomes_cold) == (
+        "at_once",
+        V1,
+        V3,
+        (V1,),
+    )
+    assert run.events()[-3:] == ["accepted", "completed", "failed"]
+    run.take_over()
+    run.ask(activate(V2, request_id="r2"))
+    assert run.state.in_flight == {SET: "r2"}
+
+
+def test_after_the_switch_there_is_nothing_to_cancel() -> None:
+    run = two_versions()
+    run.ask(activate(V2))
+    before = run.set
+    for name, of, code in (
+        ("c1", "r1", Code.ONLY_FORWARD),
+        ("c2", "r0", Code.UNKNOWN_REQUEST),
+        ("c3", "c1", Code.REQUEST_OVER),
+    ):
+        assert run.ask(cancel(of, request_id=name)) == ["rejected"]
+        assert [one.code for one in run.replies[-1].reasons] == [code]
+    assert run.set == before
+    run.fence()
+    assert run.ask(cancel("r1", request_id="c4")) == ["rejected"]
+    assert [one.code for one in run.replies[-1].reasons] == [Code.REQUEST_OVER]
+
+
+def test_a_cancel_names_the_set_of_the_other_request() -> None:
+    run = Run(V1, V2)
+    run.ask(activate(V2))
+    run.ask(cancel("r1", feature_set="other"))
+    assert [one.code for one in run.replies[-1].reasons] == [Code.UNKNOWN_SET]
+    assert run.coordinator.target(raw(cancel("r1", request_id="c2"), 9)) is None
 
 
 def test_a_partition_that_can_not_prepare_ends_the_preparation() -> None:

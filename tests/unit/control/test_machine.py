@@ -76,7 +76,7 @@ def test_the_diagram_shows_every_change() -> None:
     received --> switching: accept hot
     received --> preparing: accept cold
     preparing --> switching: ready
-    preparing --> failed: lost, deadline
+    preparing --> failed: lost, deadline, cancelled
     preparing --> preparing: repeated, resumed
     switching --> completed: fenced
     switching --> switching: repeated, resumed

@@ -67,6 +67,7 @@ def test_every_field_is_read() -> None:
         "reason": "schlecht ✗",
         "requested_by": "me",
         "deadline_ms": 5,
+        "cancels": None,
     }
     found = parse_json(json.dumps(fields).encode())
     assert isinstance(found, Request)
@@ -153,6 +154,8 @@ def test_the_id_is_given_back_with_the_faults() -> None:
         ({"action": 1}, "action", "no action 1"),
         ({"action": "activate"}, "target", "is needed for activate"),
         ({"action": "retire"}, "target", "is needed for retire"),
+        ({"action": "cancel"}, "cancels", "is needed for cancel"),
+        ({"cancels": "r1"}, "cancels", "goes with cancel, not with rollback"),
         ({"action": "pin"}, "target", "is needed for pin"),
         ({"action": "unpin"}, "target", "is needed for unpin"),
         ({"action": "toggle", "enabled": True}, "feature", "is needed for toggle"),
