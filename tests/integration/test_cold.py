@@ -48,7 +48,7 @@ class Cold(Rig):
             addresses=self.kafka.addresses,
             state_dir=self.directory / disk,
             limits={"records_per_fetch": 300},
-            environ={"REWINDOW_VERSIONS_KEEP": "0"},
+            environ={"REWINDOW_VERSIONS_KEEP": "0", "REWINDOW_SNAPSHOTS_URL": "none"},
         )
         return WorkerProcess(spec, self.directory / "logs", **environ)
 

@@ -3,13 +3,15 @@
 A bundle that a ready version has exists, and needs nothing. For the others each partition needs
 its log from where the next as-of time's window begins; see reviving.py. Where nothing is known
 of that offset any more, the records' timestamps may say that the log's beginning is enough: no
-event is later than its record's timestamp and `max_ahead`.
+event is later than its record's timestamp and `max_ahead`. Where the log is gone, a checkpoint
+may stand for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,21 +21,24 @@ from streams.control.facts import Target
 from streams.control.records import Replay
 from streams.datapath.log_index import LogIndex
 from streams.definitions.plan import needs_rekeying, plan_versions
-from streams.errors import UnreachableError
+from streams.errors import RewindowError, UnreachableError
 from streams.runtime.committed import read_progress
 from streams.runtime.log_index import read_indexes
 from streams.runtime.reviving import Need, needed_offset
 from streams.schema.types import field_types
+from streams.state.manifest import Manifest
 
 if TYPE_CHECKING:
     from streams.definitions.model import Source
-    from streams.definitions.plan import Plan
+    from streams.definitions.plan import Bundle, Plan
     from streams.definitions.store import Definitions
     from streams.runtime.context import Context
     from streams.runtime.control.published import Published
 
 Replays = Callable[["Target", "Published"], Awaitable[tuple[Replay, ...]]]
 """What a target has to replay of each of its stream's partitions."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +75,8 @@ class Replayed:
         self, target: Target, published: Published, begins: Mapping[int, int]
     ) -> dict[int, int]:
         """The first offset that each partition needs; none for those that need nothing."""
-        plan = await asyncio.to_thread(lacking, target, published.definitions)
-        if plan is None:
+        plan, bundles = await asyncio.to_thread(lacking, target, published.definitions)
+        if not bundles:
             return {}
         one = published.catalog.sets[target.feature_set]
         names, offsets = self.context.names, self.context.offsets
@@ -93,6 +98,9 @@ class Replayed:
             offset = needed_offset(known, need, app_start=progress.start, position=position.offset)
             if offset < begins[number] and not needs_rekeying(plan.source, tuple(plan.view.entity)):
                 offset = await self._by_timestamp(at, need, plan.source, offset, begins[number])
+            if offset < begins[number]:
+                of = [(one.stream, number, bundle.digest) for bundle in bundles]
+                offset = await self._by_checkpoint(of, need, offset)
             found[number] = offset
         return found
 
@@ -104,9 +112,33 @@ class Replayed:
         first = await asyncio.to_thread(self.context.offsets.at_time, [at], time_ms)
         return first[at] if first[at] > log_start else offset
 
+    async def _by_checkpoint(
+        self, of: Sequence[tuple[str, int, str]], need: Need, offset: int
+    ) -> int:
+        """The offset, or a later one from which a checkpoint of each bundle goes on."""
+        snapshots = self.context.snapshots
+        if snapshots is None:
+            return offset
 
-def lacking(target: Target, definitions: Definitions) -> Plan | None:
-    """The target's plan, if it has bundles that no ready version has."""
+        def newest(stream: str, number: int, digest: str) -> int:
+            known = snapshots.checkpoints.all(snapshots.bundle_id((stream, number), digest))
+            usable = (it for it in known if isinstance(it, Manifest) and reaches_back(it, need))
+            return max((it.next_offset for it in usable), default=offset)
+
+        try:
+            return await asyncio.to_thread(lambda: min(newest(*bundle) for bundle in of))
+        except RewindowError as error:
+            log.warning("judging without checkpoints: %s", error)
+            return offset
+
+
+def reaches_back(checkpoint: Manifest, need: Need) -> bool:
+    """Whether panes are whole in a checkpoint from where they are needed on."""
+    return checkpoint.floor_ms is None or checkpoint.floor_ms <= need.needed_ms
+
+
+def lacking(target: Target, definitions: Definitions) -> tuple[Plan, list[Bundle]]:
+    """The target's plan, and those of its bundles that no ready version has."""
     plans = {
         (name, version): plan
         for name in {target.feature_set, *(name for name, _ in target.ready)}
@@ -114,7 +146,7 @@ def lacking(target: Target, definitions: Definitions) -> Plan | None:
     }
     there = {bundle.digest for name in target.ready for bundle in plans[name].bundles}
     plan = plans[target.feature_set, target.version]
-    return None if there.issuperset(one.digest for one in plan.bundles) else plan
+    return plan, [one for one in plan.bundles if one.digest not in there]
 
 
 def _plans(name: str, definitions: Definitions) -> list[tuple[str, Plan]]:
