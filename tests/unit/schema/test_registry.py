@@ -94,6 +94,8 @@ def test_a_refusal_carries_reasons() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             assert request.url.params["normalize"] == "true"
+            if not request.url.path.endswith("/versions"):
+                return httpx.Response(404, json={"error_code": 40403, "message": "none"})
             return httpx.Response(409, json={"error_code": 409, "message": "no"})
         if request.url.path.endswith("/config/s"):
             return httpx.Response(200, json={"compatibilityLevel": "FULL"})
