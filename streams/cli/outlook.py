@@ -2,7 +2,8 @@
 
 1. What is decided, and what partition owners said when versions got ready.
 2. How far each partition of a set's stream has come, and what its log holds.
-3. Where that log does not begin with the stream: the time of the first record.
+3. Where that log does not begin with the stream: the index of event times at its offsets, or the
+   time of the first record.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from streams.control.preview import PartitionFacts, Preview, preview
 from streams.control.records import Ready
 from streams.control.routes import Rules
 from streams.control.state import ControlState, fold
+from streams.datapath.log_index import LogIndex, collect
 from streams.datapath.progress import Progress
 from streams.definitions.model import StartAt
 from streams.definitions.plan import plan_versions
@@ -24,12 +26,14 @@ from streams.errors import RewindowError
 from streams.kafka import Admin, confluent_config, explain
 from streams.runtime.offsets import Committed, Offsets, metadata_text
 from streams.runtime.producer import read_spilled
+from streams.runtime.reviving import Need, Start, find_start, needed_offset
 from streams.schema.types import field_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from streams.config import Settings
+    from streams.datapath.log_index import Place
     from streams.definitions.model import FeatureSet, Source
     from streams.definitions.plan import Plan
     from streams.definitions.store import Definitions, PublishedSource
@@ -53,13 +57,15 @@ class Outlook:
         self._topics = Admin(settings).partitions()
         self._offsets = Offsets(settings)
         self._state, self._floors = self._decided(Values(registry))  # 1
+        self._indexes = self._read_indexes()
 
     def preview(
         self, source: PublishedSource, versions: Sequence[FeatureSet], version: str
     ) -> Preview:
         """What publishing `version` comes to; `versions` are all of its set, in order, with it."""
         plans = plan_versions(versions, source.source, field_types(source.schema))
-        name = plans[0].view.feature_set
+        plan = next(one for one in plans if one.view.version == version)
+        name = plan.view.feature_set
         return preview(
             plans,
             version,
@@ -68,7 +74,7 @@ class Outlook:
                 published=tuple(one.version for one in versions if one.version != version),
                 keep=self._settings.versions.keep,
             ),
-            self._partitions(plans[0], source.source),
+            self._partitions(plan, source.source),
         )
 
     def of_published(self, definitions: Definitions, name: str, version: str | None) -> Preview:
@@ -98,6 +104,13 @@ class Outlook:
                 floors[ack.feature_set, ack.version, ack.partition] = ack.floor_ms
         return state, floors
 
+    def _read_indexes(self) -> Mapping[Place, LogIndex]:
+        topic = self._settings.names.index_topic
+        if topic not in self._topics:
+            return {}
+        with reading(self._settings, topic) as reader:
+            return collect((stored.key or b"", stored.value) for stored in reader.rest())
+
     def _partitions(self, plan: Plan, source: Source) -> list[PartitionFacts]:
         """Facts of the set's stream; of its source where that is not rekeyed yet."""
         names = self._settings.names
@@ -111,60 +124,75 @@ class Outlook:
         committed = committed_by(self._settings, names.worker_group, at)  # 2
         progress = {one: progress_of(self._settings, committed.get(one)) for one in at}
         starts, ends = self._offsets.starts(at), self._offsets.ends(at)
-        app_starts = {one: progress[one].start for one in committed}
-        begins = self._begins(source, at, app_starts, starts, ends)
-        floors = self._begin_floors(source, topic, begins, ends)
+        fresh = self._fresh(source, [one for one in at if one not in committed], starts, ends)
+        begins: dict[_At, Start] = {one: Start(offset=offset) for one, offset in fresh.items()}
+        needs: dict[_At, int] = {}
         name = plan.view.feature_set
-        facts = []
-        for one in at:
-            found = committed.get(one)
+        for one, found in committed.items():
             closed = progress[one].closed.get(name)
-            facts.append(
-                PartitionFacts(
-                    topic=topic,
-                    partition=one[1],
-                    log_start=starts[one],
-                    begin=begins[one],
-                    position=ends[one] if found is None else found.offset,
-                    begin_floor_ms=floors.get(one),
-                    closed_ms=None if closed is None else closed.through_ms,
-                    floors_ms={
-                        version: floor
-                        for (of, version, number), floor in self._floors.items()
-                        if (of, number) == (name, one[1])
-                    },
-                )
+            index = self._indexes.get((plan.stream, one[1]), LogIndex())
+            app_start = progress[one].start
+            need = None if closed is None else Need.of(plan.view, closed.through_ms)
+            begins[one] = find_start(
+                index,
+                need,
+                app_start=app_start,
+                log_start=starts[one],
+                position=found.offset,
             )
-        return facts
+            if need is not None:
+                needs[one] = needed_offset(index, need, app_start=app_start, position=found.offset)
+        floors = self._begin_floors(source, topic, begins, ends)
+        return [
+            PartitionFacts(
+                topic=topic,
+                partition=one[1],
+                log_start=starts[one],
+                begin=begins[one].offset,
+                needs_offset=needs.get(one),
+                position=committed[one].offset if one in committed else ends[one],
+                begin_floor_ms=floors.get(one),
+                closed_ms=None
+                if name not in progress[one].closed
+                else progress[one].closed[name].through_ms,
+                floors_ms={
+                    version: floor
+                    for (of, version, number), floor in self._floors.items()
+                    if (of, number) == (name, one[1])
+                },
+            )
+            for one in at
+        ]
 
-    def _begins(
+    def _fresh(
         self,
         source: Source,
         at: Sequence[_At],
-        app_starts: Mapping[_At, int],
         starts: Mapping[_At, int],
         ends: Mapping[_At, int],
     ) -> dict[_At, int]:
-        """Where a replay from nothing begins: where the app did, if the log goes back that far."""
-        fresh = [one for one in at if one not in app_starts]
+        """Where partitions begin of which nothing was read yet."""
         if source.start is StartAt.EARLIEST:
-            first = dict(starts)
-        elif source.start is StartAt.LATEST:
-            first = dict(ends)
-        else:
-            first = self._offsets.at_time(fresh, int(source.start))
-        begins = {**{one: first[one] for one in fresh}, **app_starts}
-        return {one: max(begin, starts[one]) for one, begin in begins.items()}
+            return {one: starts[one] for one in at}
+        if source.start is StartAt.LATEST:
+            return {one: ends[one] for one in at}
+        return self._offsets.at_time(at, int(source.start))
 
     def _begin_floors(
-        self, source: Source, topic: str, begins: Mapping[_At, int], ends: Mapping[_At, int]
+        self, source: Source, topic: str, begins: Mapping[_At, Start], ends: Mapping[_At, int]
     ) -> dict[_At, int]:
         """From when on panes are whole that are made from a log's later part."""
+        known = {one: start.floor_ms for one, start in begins.items()}
+        floors = {one: floor for one, floor in known.items() if floor is not None}
         if topic != source.topic:
-            return {}
-        later = {one: begin for one, begin in begins.items() if 0 < begin < ends[one]}
+            return floors
+        later = {
+            one: start.offset
+            for one, start in begins.items()
+            if one not in floors and 0 < start.offset < ends[one]
+        }
         times = first_times(self._settings, later)  # 3
-        return {one: time_ms + source.max_ahead_ms for one, time_ms in times.items()}
+        return floors | {one: time_ms + source.max_ahead_ms for one, time_ms in times.items()}
 
 
 def progress_of(settings: Settings, found: Committed | None) -> Progress:

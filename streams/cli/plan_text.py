@@ -114,7 +114,15 @@ def _replay(seen: Preview) -> str:
     parts = [f"{one.topic}/{one.partition} {one.start} to {one.end}" for one in seen.replays]
     if len(parts) > PARTITIONS_SHOWN:
         parts = [*parts[:PARTITIONS_SHOWN], f"and {len(parts) - PARTITIONS_SHOWN} partitions more"]
-    return f"{_count(seen.records_to_replay, 'record')}: {', '.join(parts)}"
+    text = f"{_count(seen.records_to_replay, 'record')}: {', '.join(parts)}"
+    for one in seen.replays:
+        if one.gone and seen.ready_after_ms is not None:
+            where = f"{one.topic}/{one.partition}"
+            return (
+                f"{text}; {where} is needed from offset {one.needs_offset} and begins at "
+                f"{one.log_start}, so its windows have to fill"
+            )
+    return text
 
 
 def _ready(seen: Preview) -> str:
@@ -180,6 +188,7 @@ def preview_json(seen: Preview) -> dict[str, Any]:
                     "from_offset": one.start,
                     "to_offset": one.end,
                     "log_start": one.log_start,
+                    "needs_offset": one.needs_offset,
                     "records": one.records,
                 }
                 for one in seen.replays

@@ -37,6 +37,7 @@ class PartitionFacts:
     log_start: int
     begin: int
     position: int
+    needs_offset: int | None = None
     begin_floor_ms: int | None = None
     closed_ms: int | None = None
     floors_ms: Mapping[str, int | None] | None = None
@@ -44,13 +45,22 @@ class PartitionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayCost:
-    """Offsets of one partition that are read again: from `start` up to and without `end`."""
+    """Offsets of one partition that are read again: from `start` up to and without `end`.
+
+    `needs_offset` is as in `PartitionFacts`.
+    """
 
     topic: str
     partition: int
     start: int
     end: int
     log_start: int
+    needs_offset: int | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the log no longer holds what is needed."""
+        return self.needs_offset is not None and self.needs_offset < self.log_start
 
     @property
     def records(self) -> int:
@@ -154,6 +164,7 @@ def _replays(partitions: Iterable[PartitionFacts]) -> tuple[ReplayCost, ...]:
             start=one.begin,
             end=one.position,
             log_start=one.log_start,
+            needs_offset=one.needs_offset,
         )
         for one in partitions
     )

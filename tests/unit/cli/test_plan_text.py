@@ -52,6 +52,17 @@ def test_when_windows_are_whole_is_said_in_event_time() -> None:
     assert preview_json(found)["ready"]["after_closed_ms"] == 270
 
 
+def test_a_log_that_begins_too_late_is_named_with_both_offsets() -> None:
+    trimmed = facts(1, log_start=30, begin=30, begin_floor_ms=195, needs_offset=20)
+    found = seen(FIRST, OTHER, route=ROUTE, at=(facts(needs_offset=10), trimmed))
+    replay = dict(facts_of(entry(), found))["replay"]
+    assert replay.endswith(
+        "clicks/1 is needed from offset 20 and begins at 30, so its windows have to fill"
+    )
+    partitions = preview_json(found)["replay"]["partitions"]
+    assert [(one["needs_offset"], one["log_start"]) for one in partitions] == [(10, 0), (20, 30)]
+
+
 def test_many_partitions_are_not_all_listed() -> None:
     many = tuple(facts(number) for number in range(20))
     replay = dict(facts_of(entry(), seen(FIRST, OTHER, route=ROUTE, at=many)))["replay"]
