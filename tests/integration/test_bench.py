@@ -57,11 +57,18 @@ def test_switches_are_checked_and_reported(stack: Addresses) -> None:
 
     assert ended.returncode == 0, ended.stderr
     report: dict[str, Any] = json.loads(ended.stdout)
-    assert set(report) >= {
-        "hot_p50_ms", "hot_p99_ms", "size_ratio", "longest_gap_ms",
-        "shared_ratio", "disjoint_ratio", "restore_ms", "replay_ratio",
-    }  # fmt: skip
-    assert all(figure > 0 for figure in report.values())
+    # Whether a checkpoint is taken within so short a time is chance.
+    for name in (
+        "hot_p50_ms",
+        "hot_p99_ms",
+        "size_ratio",
+        "longest_gap_ms",
+        "shared_ratio",
+        "disjoint_ratio",
+        "restore_ms",
+        "replay_ratio",
+    ):
+        assert report[name] > 0
     assert "checking the vectors" in ended.stderr
 
 

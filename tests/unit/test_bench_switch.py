@@ -11,7 +11,7 @@ import pytest
 from tests.bench.load import HOUR_MS, HOURS, PARTITIONS, START_MS, make_load
 from tests.bench.switch import run
 from tests.bench.switch.gaps import longest_gap_ms, quantile
-from tests.bench.switch.noting import Commit, Recovered, read_notes
+from tests.bench.switch.noting import Commit, Notes, Recovered, read_notes
 from tests.bench.switch.steady import ROUNDS_PER_HOUR, closing, expected_of, hours_of, one_round
 from tests.bench.switch.versions import DISJOINT, SHARING, write_source, write_versions
 
@@ -29,6 +29,9 @@ def test_only_gaps_that_a_span_meets_count() -> None:
     assert longest_gap_ms(found, [(5.05, 5.08)]) == pytest.approx(100)
     assert longest_gap_ms(found, [(4.0, 4.5), (5.2, 5.3)]) == pytest.approx(5_000)
     assert longest_gap_ms(found, [(9.5, 9.9)]) == 0
+    assert longest_gap_ms(found, [(0.0, 9.0)], apart_from=[(1.0, 2.0), (6.0, 7.0)]) == (
+        pytest.approx(300)
+    )
 
 
 def test_gaps_are_those_of_one_partition() -> None:
@@ -43,10 +46,12 @@ def test_a_quantile_is_one_of_the_values(q: float, value: float) -> None:
 
 def test_a_note_that_is_being_written_waits(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    notes.write_text("commit t 1 2.5\nrecovery t 0 1.0 2.0\ncommit t 1 3.")
-    assert read_notes(notes) == (
-        [Commit(topic="t", partition=1, at_s=2.5)],
-        [Recovered(topic="t", partition=0, begin_s=1.0, end_s=2.0)],
+    assert read_notes(notes) == Notes()
+    notes.write_text("commit t 1 2.5\nrecovery 1.0 2.0\ncheckpoint 3.0 4.5\ncommit t 1 3.")
+    assert read_notes(notes) == Notes(
+        commits=[Commit(topic="t", partition=1, at_s=2.5)],
+        recoveries=[Recovered(begin_s=1.0, end_s=2.0)],
+        checkpoints=[(3.0, 4.5)],
     )
 
 

@@ -11,6 +11,7 @@ from streams.control.codec import decode_control
 from streams.control.records import SetRecord
 from streams.errors import RewindowError
 from tests.bench.load import PARTITIONS, SCHEMA
+from tests.bench.switch.noting import Recovered, read_notes
 from tests.bench.switch.versions import Features, write_source, write_versions
 from tests.bench.systems import Bench, committed, project, rewindow
 from tests.integration.worker_process import WorkerProcess, WorkerSpec
@@ -69,7 +70,7 @@ class App:
         ]
         rewindow(["publish", "--config", str(self.config), *map(str, files)])
 
-    def worker(self) -> WorkerProcess:
+    def worker(self, **environ: str) -> WorkerProcess:
         """A worker that notes when it commits; to be used as a context manager."""
         spec = NotedSpec(
             app=self.name,
@@ -78,7 +79,17 @@ class App:
             instance=INSTANCE,
             notes=self.notes,
         )
-        return WorkerProcess(spec, self.directory / "logs")
+        self.notes.unlink(missing_ok=True)
+        return WorkerProcess(spec, self.directory / "logs", **environ)
+
+    def recoveries(self, worker: WorkerProcess) -> list[Recovered]:
+        """How all partitions came to their positions; waits until they have."""
+        worker.until(
+            lambda: len(read_notes(self.notes).recoveries) >= PARTITIONS,
+            "where it was",
+            seconds=SECONDS,
+        )
+        return read_notes(self.notes).recoveries
 
     def wait_for(self, worker: WorkerProcess, ends: Mapping[int, int]) -> None:
         """Until all these offsets are committed."""

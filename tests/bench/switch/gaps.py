@@ -15,8 +15,11 @@ Span = tuple[float, float]
 """Begin and end in seconds, by the monotonic clock."""
 
 
-def longest_gap_ms(commits: Iterable[Commit], spans: Sequence[Span]) -> float:
-    """The longest time between two commits of a partition that one of the spans meets.
+def longest_gap_ms(
+    commits: Iterable[Commit], spans: Sequence[Span], *, apart_from: Sequence[Span] = ()
+) -> float:
+    """The longest time between two commits of a partition that one of the spans meets, and none
+    of those in `apart_from`.
 
     Commits come in order of time. 0 if no two commits of a partition enclose part of a span.
     """
@@ -27,9 +30,13 @@ def longest_gap_ms(commits: Iterable[Commit], spans: Sequence[Span]) -> float:
         end_s - begin_s
         for those in times.values()
         for begin_s, end_s in pairwise(those)
-        if any(begin_s < last_s and first_s < end_s for first_s, last_s in spans)
+        if _meets((begin_s, end_s), spans) and not _meets((begin_s, end_s), apart_from)
     ]
     return 1000 * max(found, default=0.0)
+
+
+def _meets(one: Span, spans: Sequence[Span]) -> bool:
+    return any(one[0] < last_s and first_s < one[1] for first_s, last_s in spans)
 
 
 def quantile(values: Sequence[float], q: float) -> float:

@@ -28,6 +28,9 @@ VERSIONS = ("1.0.0", "1.1.0")
 RETENTION = "96h"
 """All rows stay on disk."""
 
+CHECKPOINTS_EVERY = "10s"
+"""Far more often than anybody would have them, so that some are taken."""
+
 APART = ROUNDS_PER_HOUR + 2
 """Rounds between two switches, and a few more each time: each version is to close an hour, and
 switches are to meet flushes, which come every few seconds, anywhere."""
@@ -38,12 +41,15 @@ MORE = 7
 class Hot:
     """What was measured over one size of state; times in ms.
 
-    `gap_ms` is the longest time between two commits of a partition while versions were switched,
-    `quiet_gap_ms` that over as long a time without a switch.
+    `switch_gap_ms` is the longest time between two commits of a partition while versions were
+    switched, `checkpoint_gap_ms` that while checkpoints were taken, and `quiet_gap_ms` that over
+    about as long a time without either.
     """
 
     switches: Sequence[Switched]
-    gap_ms: float
+    checkpoints: int
+    switch_gap_ms: float
+    checkpoint_gap_ms: float
     quiet_gap_ms: float
 
     def at(self, q: float) -> float:
@@ -70,7 +76,7 @@ def switch_under_load(
     ends = produce(bench, app.topic, before, avro_values(before, app.schema_id))
     active = min(SENSORS, sensors)
     clock = SystemClock()
-    with app.worker() as worker:
+    with app.worker(REWINDOW_SNAPSHOTS_EVERY=CHECKPOINTS_EVERY) as worker:
         app.wait_ready(worker, versions)
         app.wait_for(worker, ends)
         bench.say(f"hot switch, {sensors * HOURS:,} rows: {switches} switches under load")
@@ -90,13 +96,16 @@ def switch_under_load(
     served = check_vectors(app, expected(load), expected_of(steady.rounds, active))
     if not all(served[version] for version in VERSIONS):
         raise RewindowError(f"not all versions have served: {served}")
-    commits, _ = read_notes(app.notes)
-    mine = [one for one in commits if one.topic == app.topic]
-    spans: list[Span] = [(one.sent_s, one.completed_s) for one in done]
+    notes = read_notes(app.notes)
+    commits = [one for one in notes.commits if one.topic == app.topic]
+    switched: list[Span] = [(one.sent_s, one.completed_s) for one in done]
+    taken = [one for one in notes.checkpoints if began_s < one[0] and one[1] < ended_s]
     return app, Hot(
         switches=done,
-        gap_ms=longest_gap_ms(mine, spans),
-        quiet_gap_ms=longest_gap_ms(mine, [(quiet_s, ended_s)]),
+        checkpoints=len(taken),
+        switch_gap_ms=longest_gap_ms(commits, switched),
+        checkpoint_gap_ms=longest_gap_ms(commits, taken),
+        quiet_gap_ms=longest_gap_ms(commits, [(quiet_s, ended_s)], apart_from=taken),
     )
 
 

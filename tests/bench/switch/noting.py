@@ -2,15 +2,16 @@
 
     python -m tests.bench.switch.noting NOTES worker ARGUMENT…
 
-NOTES gets a line for each: `commit TOPIC PARTITION SECONDS`, when its transaction had ended, and
-`recovery TOPIC PARTITION SECONDS SECONDS`, when bringing the state to the committed position
-began and ended; by the monotonic clock, which all processes share.
+NOTES gets a line for each: `commit TOPIC PARTITION SECONDS`, when its transaction had ended;
+`recovery BEGIN END`, when bringing a partition's state to the committed position began and ended;
+and `checkpoint BEGIN END`, when one bundle of one partition was set aside, and stored. Seconds are
+those of the monotonic clock, which all processes share.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from streams.cli.main import main
 from streams.clock import SystemClock
 from streams.runtime.producer import PartitionProducer
 from streams.runtime.recovery import Recovery
+from streams.state.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from streams.datapath.pipeline import Pipeline
     from streams.runtime.producer import Outgoing
+    from streams.state.checkpoint import Aside
+    from streams.state.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,37 +45,34 @@ class Commit:
 class Recovered:
     """A partition's state was brought to its position."""
 
-    topic: str
-    partition: int
     begin_s: float
     end_s: float
 
 
-def read_notes(notes: Path) -> tuple[list[Commit], list[Recovered]]:
-    """What is noted so far, in order; a line that is being written is left for later."""
-    commits: list[Commit] = []
-    recoveries: list[Recovered] = []
-    if not notes.exists():
-        return commits, recoveries
-    for line in notes.read_text(encoding="utf-8").splitlines(keepends=True):
-        what, *rest = line.split()
-        if not line.endswith("\n"):
-            break
-        match what:
-            case "commit":
-                topic, partition, at = rest
-                commits.append(Commit(topic=topic, partition=int(partition), at_s=float(at)))
-            case _:
-                topic, partition, begin, end = rest
-                recoveries.append(
-                    Recovered(
-                        topic=topic,
-                        partition=int(partition),
-                        begin_s=float(begin),
-                        end_s=float(end),
-                    )
-                )
-    return commits, recoveries
+@dataclass(slots=True, kw_only=True)
+class Notes:
+    """What a worker has noted, in order."""
+
+    commits: list[Commit] = field(default_factory=list)
+    recoveries: list[Recovered] = field(default_factory=list)
+    checkpoints: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of each."""
+
+
+def read_notes(notes: Path) -> Notes:
+    """What is noted so far; a line that is being written is left for later."""
+    found = Notes()
+    text = notes.read_text(encoding="utf-8") if notes.exists() else ""
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        match line.split():
+            case ["commit", topic, partition, at]:
+                one = Commit(topic=topic, partition=int(partition), at_s=float(at))
+                found.commits.append(one)
+            case ["recovery", begin, end]:
+                found.recoveries.append(Recovered(begin_s=float(begin), end_s=float(end)))
+            case ["checkpoint", begin, end]:
+                found.checkpoints.append((float(begin), float(end)))
+    return found
 
 
 def note(notes: Path) -> None:
@@ -79,6 +80,8 @@ def note(notes: Path) -> None:
     lines = notes.open("a", buffering=1, encoding="utf-8")
     clock = SystemClock()
     commit, pipeline = PartitionProducer.commit, Recovery.pipeline
+    set_aside, upload = Checkpoints.set_aside, Checkpoints.upload
+    begun_s: dict[str, float] = {}
 
     async def committing(
         self: PartitionProducer,
@@ -94,12 +97,25 @@ def note(notes: Path) -> None:
     async def recovering(self: Recovery) -> Pipeline:
         begin_s = clock.monotonic_s()
         made = await pipeline(self)
-        at = f"{self._stream.topic} {self._partition}"
-        lines.write(f"recovery {at} {begin_s} {clock.monotonic_s()}\n")
+        lines.write(f"recovery {begin_s} {clock.monotonic_s()}\n")
         return made
+
+    def setting_aside(self: Checkpoints, *arguments: Any) -> Aside:
+        begin_s = clock.monotonic_s()
+        aside = set_aside(self, *arguments)
+        begun_s[aside.upload] = begin_s
+        return aside
+
+    def uploading(self: Checkpoints, aside: Aside, *arguments: Any) -> Manifest:
+        try:
+            return upload(self, aside, *arguments)
+        finally:
+            lines.write(f"checkpoint {begun_s.pop(aside.upload)} {clock.monotonic_s()}\n")
 
     PartitionProducer.commit = committing  # type: ignore[method-assign]
     Recovery.pipeline = recovering  # type: ignore[method-assign]
+    Checkpoints.set_aside = setting_aside  # type: ignore[method-assign,assignment]
+    Checkpoints.upload = uploading  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

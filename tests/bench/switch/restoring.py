@@ -1,69 +1,66 @@
-"""State back from a checkpoint on the same disk: the time it takes, and that it is the same."""
+"""A worker whose disk was lost gets its state from checkpoints: how long, and is it the same."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.clock import SystemClock
 from streams.config import load_settings
 from streams.definitions.store import read_definitions
 from streams.definitions.topics import SourceTopic
 from streams.errors import RewindowError
 from streams.names import bundle_dir
 from streams.runtime.streams import StreamBook
-from streams.state.archive import open_archive
 from streams.state.bundle import Bundle, Resources
-from streams.state.checkpoint import Checkpoints, Facts
 from streams.state.manifest import BundleId
-from streams.state.restore import restore_newest
 from streams.state.rows import RowLayout
 from tests.bench.load import PARTITIONS
 from tests.bench.switch.app import INSTANCE, App
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from streams.definitions.plan import Bundle as BundlePlan
 
 
 def restore_ms(app: App) -> float:
-    """Milliseconds to restore and open the bundles of all partitions, one after the other.
+    """Milliseconds that a worker without state takes to have that of all partitions.
 
-    The worker has stopped. Raises RewindowError if what comes back is not what was there.
+    The worker before it has stopped, and left checkpoints on the same disk. Raises RewindowError
+    if what comes back is not what was there, or comes from the log.
     """
-    clock = SystemClock()
-    archive = open_archive((app.directory / "archive").as_uri(), clock=clock)
-    checkpoints = Checkpoints(archive, app.name, clock=clock)
-    stream, plans = _bundles(app)
-    took_s = 0.0
-    for plan in plans:
-        for partition in range(PARTITIONS):
-            of = BundleId(app=app.name, stream=stream, partition=partition, bundle=plan.digest)
-            source = bundle_dir(app.state_dir / INSTANCE, stream, partition, plan.digest)
-            original = _open(source, plan, of)
-            aside = checkpoints.set_aside(original, of, app.directory / "staging")
-            checkpoints.upload(aside, Facts(reason="benchmark"))
-            target = app.directory / "restored" / str(partition) / plan.digest
-            begin_s = clock.monotonic_s()
-            found = restore_newest(checkpoints, of, target)
-            restored = _open(target, plan, of)
-            took_s += clock.monotonic_s() - begin_s
-            same = found.manifest is not None and not found.damages and _same(original, restored)
-            original.close()
-            restored.close()
-            if not same:
-                raise RewindowError(f"{of} came back from its checkpoint as something else")
-    return took_s * 1000
+    state, before = app.state_dir / INSTANCE, app.state_dir / "before"
+    state.rename(before)
+    with app.worker() as worker:
+        recoveries = app.recoveries(worker)
+        # It tells once a second what it has done.
+        worker.until(lambda: worker.stats.get("restored", 0) >= PARTITIONS, "restored")
+        replayed = worker.stats["replayed"]
+        app.stop(worker)
+    if replayed:
+        raise RewindowError(f"{replayed} records came from the log instead of a checkpoint")
+    for path, plan, of in _bundles(app):
+        if not _same(_open(before / path, plan, of), _open(state / path, plan, of)):
+            raise RewindowError(f"{of} came back from its checkpoint as something else")
+    begin_s = min(one.begin_s for one in recoveries)
+    return 1000 * (max(one.end_s for one in recoveries) - begin_s)
 
 
-def _bundles(app: App) -> tuple[str, list[BundlePlan]]:
-    """The app's stream, and the bundles of its set's first version."""
+def _bundles(app: App) -> Iterator[tuple[Path, BundlePlan, BundleId]]:
+    """Where the bundles of the set's first version are below an instance's directory."""
     settings = load_settings(app.config)
     topic = SourceTopic(partitions=PARTITIONS, retention_ms="-1")
     book = StreamBook(settings, read_definitions(settings), {app.topic: topic})
     stream = book.stream(app.topic)
     plan = stream.version(app.feature_set, stream.first(app.feature_set)).plan
-    return stream.name, list(plan.bundles)
+    for bundle in plan.bundles:
+        for partition in range(PARTITIONS):
+            of = BundleId(
+                app=app.name, stream=stream.name, partition=partition, bundle=bundle.digest
+            )
+            home = app.state_dir
+            path = bundle_dir(home, stream.name, partition, bundle.digest).relative_to(home)
+            yield path, bundle, of
 
 
 def _open(path: Path, plan: BundlePlan, of: BundleId) -> Bundle:
@@ -72,11 +69,13 @@ def _open(path: Path, plan: BundlePlan, of: BundleId) -> Bundle:
 
 
 def _same(one: Bundle, other: Bundle) -> bool:
-    """Whether two bundles have the same meta, the same panes, and in each the same rows."""
+    """Whether two bundles have the same panes, and in each the same rows; both are closed."""
     every = (-(1 << 62), 1 << 62)
-    panes = one.panes(*every)
-    return (
-        one.meta == other.meta
-        and panes == other.panes(*every)
-        and all(one.scan(at, at + 1).equals(other.scan(at, at + 1)) for at in panes)
-    )
+    try:
+        panes = one.panes(*every)
+        return panes == other.panes(*every) and all(
+            one.scan(at, at + 1).equals(other.scan(at, at + 1)) for at in panes
+        )
+    finally:
+        one.close()
+        other.close()

@@ -42,12 +42,15 @@ class Report:
     rows: int
     small_rows: int
     switches: int
+    checkpoints: int
     hot_p50_ms: float
     hot_p99_ms: float
     hot_small_p50_ms: float
     hot_small_p99_ms: float
     size_ratio: float
     longest_gap_ms: float
+    switch_gap_ms: float
+    checkpoint_gap_ms: float
     longest_gap_quiet_ms: float
     longest_gap_small_ms: float
     one_events_per_s: float
@@ -78,9 +81,12 @@ def run(bench: Bench, sizes: Sizes) -> Report:
         hot_small_p50_ms=round(small.at(0.5), 1),
         hot_small_p99_ms=round(small.at(0.99), 1),
         size_ratio=round(large.at(0.5) / small.at(0.5), 2),
-        longest_gap_ms=round(large.gap_ms, 1),
+        longest_gap_ms=round(max(large.switch_gap_ms, large.checkpoint_gap_ms), 1),
+        switch_gap_ms=round(large.switch_gap_ms, 1),
+        checkpoint_gap_ms=round(large.checkpoint_gap_ms, 1),
         longest_gap_quiet_ms=round(large.quiet_gap_ms, 1),
-        longest_gap_small_ms=round(small.gap_ms, 1),
+        longest_gap_small_ms=round(max(small.switch_gap_ms, small.checkpoint_gap_ms), 1),
+        checkpoints=large.checkpoints,
         one_events_per_s=round(throughput.events_per_s["one"]),
         shared_ratio=round(throughput.ratio("shared"), 2),
         disjoint_ratio=round(throughput.ratio("disjoint"), 2),

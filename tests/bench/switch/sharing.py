@@ -6,10 +6,9 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench.load import PARTITIONS, avro_values, make_load
+from tests.bench.load import avro_values, make_load
 from tests.bench.measure import Work, measure
 from tests.bench.switch.app import INSTANCE, App
-from tests.bench.switch.noting import read_notes
 from tests.bench.switch.versions import DISJOINT, FIRST, SHARING
 from tests.bench.systems import check_hourly, committed, produce
 
@@ -87,14 +86,10 @@ def _run(
 
 
 def _replay(app: App, events: int) -> float:
-    """Events a second of bringing lost state back, from the log's beginning."""
+    """Events a second of bringing back state from the log; its checkpoints are lost, too."""
     shutil.rmtree(app.state_dir)
     with app.worker() as worker:
-        before = len(read_notes(app.notes)[1])
-        worker.until(
-            lambda: len(read_notes(app.notes)[1]) >= before + PARTITIONS, "back where it was"
-        )
+        recoveries = app.recoveries(worker)
         app.stop(worker)
-    recoveries = read_notes(app.notes)[1][before:]
     begin_s = min(one.begin_s for one in recoveries)
     return events / (max(one.end_s for one in recoveries) - begin_s)
