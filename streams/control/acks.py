@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.control.records import Ack, Failed, Fenced, LiveVersion, Ready
+from streams.control.machine import FINAL
+from streams.control.records import Ack, Checkpointed, Failed, Fenced, LiveVersion, Ready
 
 if TYPE_CHECKING:
     from streams.control.state import ControlState
@@ -20,6 +21,7 @@ class Acks:
         self.position = position
         self._prepared: dict[Attempt, dict[int, tuple[int, Ready | Failed]]] = {}
         self._fenced: dict[str, dict[int, tuple[int, Fenced]]] = {}
+        self._stored: dict[str, dict[int, tuple[int, Checkpointed]]] = {}
 
     def add(self, offset: int, ack: Ack) -> None:
         """Take in the ack at `offset` of the acks topic."""
@@ -29,6 +31,11 @@ class Acks:
             known = fences.get(ack.partition)
             if known is None or (known[1].epoch, known[0]) < (ack.epoch, offset):
                 fences[ack.partition] = (offset, ack)
+            return
+        if isinstance(ack, Checkpointed):
+            stored = self._stored.setdefault(ack.request_id, {})
+            if ack.partition not in stored or stored[ack.partition][0] < offset:
+                stored[ack.partition] = (offset, ack)
             return
         attempt = (ack.feature_set, ack.version, ack.generation)
         said = self._prepared.setdefault(attempt, {})
@@ -67,6 +74,10 @@ class Acks:
         }
         return cut if len(cut) == partitions else None
 
+    def checkpoints(self, request_id: str) -> dict[int, Checkpointed]:
+        """What partitions have said of the checkpoint that a request asks for, in their order."""
+        return {p: ack for p, (_, ack) in sorted(self._stored.get(request_id, {}).items())}
+
     def forget(self, state: ControlState) -> None:
         """Drop what no decision can depend on any more."""
         for attempt in [one for one in self._prepared if not _matters(one, state)]:
@@ -75,12 +86,17 @@ class Acks:
             decided = state.sets.get(name)
             least = 0 if decided is None else decided.epoch + (name not in state.in_flight)
             self._fenced[name] = {p: it for p, it in fences.items() if it[1].epoch >= least}
+        for request_id in list(self._stored):
+            asked = state.requests.get(request_id)
+            if asked is None or asked.state in FINAL:
+                del self._stored[request_id]
 
     def lowest(self) -> int:
         """Where one who takes over has to begin to read, so as to know all that this knows."""
         prepared = (offset for said in self._prepared.values() for offset, _ in said.values())
         fenced = (offset for said in self._fenced.values() for offset, _ in said.values())
-        return min((*prepared, *fenced), default=self.position)
+        stored = (offset for said in self._stored.values() for offset, _ in said.values())
+        return min((*prepared, *fenced, *stored), default=self.position)
 
 
 def _matters(attempt: Attempt, state: ControlState) -> bool:

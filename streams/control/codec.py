@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from streams.control.records import (
     Ack,
     AuditRecord,
+    Checkpointed,
     ControlRecord,
     Failed,
     Fenced,
@@ -63,7 +64,7 @@ _REPLY = TypeAdapter(Reply)
 _AUDIT = TypeAdapter(AuditRecord)
 _ACKS: Mapping[str, tuple[TypeAdapter[Ack], tuple[str, ...]]] = {
     made.__name__.lower(): (TypeAdapter(made), tuple(made.__dataclass_fields__))
-    for made in (Ready, Failed, Fenced)
+    for made in (Ready, Failed, Fenced, Checkpointed)
 }
 """By kind, how an ack is read, and the names of its fields."""
 
@@ -79,7 +80,7 @@ def kind_of(value: Request | Reply | ControlRecord | Ack | AuditRecord) -> Kind:
             return Kind.CONTROL
         case AuditRecord():
             return Kind.AUDIT
-        case Ready() | Failed() | Fenced():
+        case Ready() | Failed() | Fenced() | Checkpointed():
             return Kind.ACK
 
 
@@ -150,7 +151,7 @@ def _fields(value: Request | Reply | ControlRecord | Ack | AuditRecord) -> dict[
         case AuditRecord():
             fields: dict[str, Any] = _AUDIT.dump_python(value, mode="json")
             return fields
-        case Ready() | Failed() | Fenced():
+        case Ready() | Failed() | Fenced() | Checkpointed():
             return {"kind": type(value).__name__.lower(), **asdict(value)}
         case ControlRecord(stamp=stamp, body=SetRecord() as body):
             return {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from streams.control.acks import Acks
 from streams.control.draft import Decision, Draft
-from streams.control.facts import Catalog, Known, Outside, Target
+from streams.control.facts import Catalog, Known, NewCheckpoint, Outside, Target
 from streams.control.gate import Accept, decide
 from streams.control.machine import Event
 from streams.control.records import Ack, Action, Code, Origin, Reason, RequestRecord, State
@@ -28,16 +28,26 @@ if TYPE_CHECKING:
 
 
 class Coordinator:
-    """Decides for one app. `keep` versions before the serving one stay live.
+    """Decides for one app. `keep` versions before the serving one stay live. Where checkpoints
+    are kept `new_checkpoint` gives them their ids.
 
     One that takes over starts from the `state` that the whole control topic gives, calls
     `resume`, and reads acks from its `acks_offset` and requests from its `requests_offset`.
     Times are milliseconds since the epoch in UTC.
     """
 
-    def __init__(self, state: ControlState, catalog: Catalog, *, keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        state: ControlState,
+        catalog: Catalog,
+        *,
+        keep: int = KEEP,
+        new_checkpoint: NewCheckpoint | None = None,
+    ) -> None:
         acks = Acks(state.acks_offset)
-        self._known = Known(state=state, acks=acks, catalog=catalog, keep=keep)
+        self._known = Known(
+            state=state, acks=acks, catalog=catalog, keep=keep, new_checkpoint=new_checkpoint
+        )
 
     @property
     def state(self) -> ControlState:

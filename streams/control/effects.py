@@ -51,3 +51,5 @@ def effect(
             before = version_before(record, target) if request.fallback else None
             toggle = Toggle(version=target, feature=feature, fallback=before)
             return switched_off(record, toggle, rules)
+        case Action.SNAPSHOT:
+            return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from streams.control.acks import Acks
     from streams.control.records import Pin, Replay, Request, RequestRecord, SetRecord
     from streams.control.state import ControlState
+
+
+NewCheckpoint = Callable[[int, str], str]
+"""The id of the checkpoint that a request asks for, from the time in ms and the request's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ class Facts:
 
     `sets` are the names of all sets, `partitions_ready` counts those that have the target
     ready, `in_flight` is the id of the request that is under way for the set, `cancelled` the
-    one that a cancel names.
+    one that a cancel names, `checkpoints` says whether any are kept.
     """
 
     now_ms: int
@@ -80,6 +85,7 @@ class Facts:
     partitions_ready: int = 0
     in_flight: str | None = None
     cancelled: RequestRecord | None = None
+    checkpoints: bool = False
     outside: Outside = Outside()
 
 
@@ -115,6 +121,7 @@ class Known:
     acks: Acks
     catalog: Catalog
     keep: int = KEEP
+    new_checkpoint: NewCheckpoint | None = None
 
     def rules(self, feature_set: str) -> Rules:
         """What the live versions of a published set depend on."""
@@ -127,7 +134,7 @@ class Known:
     def target(self, request: Request) -> Target | None:
         """The version that a request is about, if it is a published one."""
         published = self.catalog.sets.get(request.feature_set)
-        if published is None or request.action is Action.CANCEL:
+        if published is None or request.action in (Action.CANCEL, Action.SNAPSHOT):
             return None
         route = self.state.route(request.feature_set, self.rules(request.feature_set))
         version = target_of(request, route)
@@ -179,5 +186,6 @@ class Known:
             partitions_ready=ready,
             in_flight=self.state.in_flight.get(name),
             cancelled=self.state.requests.get(request.cancels or ""),
+            checkpoints=self.new_checkpoint is not None,
             outside=outside,
         )

@@ -88,6 +88,8 @@ class _Checks:
             case Action.TOGGLE:
                 yield from self.stream()
                 yield from self.toggle()
+            case Action.SNAPSHOT:
+                yield from self.snapshot()
 
     def still_true(self) -> Iterator[Reason]:
         expected, serving = self.request.if_serving, self.route.serving
@@ -95,7 +97,7 @@ class _Checks:
             message = f"{serving} serves, and not {expected}: look again before you ask again"
             yield _reason(Code.IF_SERVING_DIFFERS, message, serving)
         other = self.facts.in_flight
-        if other is not None and self.request.action is not Action.CANCEL:
+        if other is not None and self.request.action not in (Action.CANCEL, Action.SNAPSHOT):
             message = f"request {other!r} is under way for {self.route.feature_set}: wait for it"
             yield _reason(Code.IN_FLIGHT, message, other)
 
@@ -177,6 +179,14 @@ class _Checks:
                 message = f"{toggle.feature} of {toggle.version} falls back to {target}"
                 yield _reason(Code.FALLBACK_IN_USE, message, toggle.feature)
 
+    def snapshot(self) -> Iterator[Reason]:
+        if not self.facts.checkpoints:
+            message = 'no checkpoints are kept: [snapshots].url of the workers is "none"'
+            yield _reason(Code.NO_CHECKPOINTS, message, "snapshots")
+        if not self.published.partitions:
+            message = f"topic {self.published.topic} does not exist: there is no state yet"
+            yield _reason(Code.NO_STREAM, message, self.published.topic)
+
     def pin(self) -> Iterator[Reason]:
         target = self.target or ""
         if self.request.action is Action.UNPIN:
@@ -249,7 +259,9 @@ class _Checks:
         if self.facts.cancelled is not None and self.facts.cancelled.plan is not None:
             target = self.facts.cancelled.plan.target
         how = How.HOT
-        if action in (Action.RETIRE, Action.CANCEL):
+        if action is Action.SNAPSHOT:
+            how = How.CHECKPOINT
+        elif action in (Action.RETIRE, Action.CANCEL):
             how = How.AT_ONCE
         elif action in _SWITCHES and not self.ready:
             how = How.COLD
@@ -276,6 +288,8 @@ class _Checks:
 
 def _unsupported(request: Request) -> Iterator[Reason]:
     for name in UNSUPPORTED_OPTIONS:
+        if name == "checkpoint" and request.action is Action.SNAPSHOT:
+            continue  # the id that it is to have
         if getattr(request, name):
             message = f"this version of rewindow does not do `{name}` yet: leave it out"
             yield _reason(Code.UNSUPPORTED, message, name)

@@ -27,11 +27,15 @@ class Event(StrEnum):
     ACCEPT_AT_ONCE = "accept at once"
     ACCEPT_HOT = "accept hot"
     ACCEPT_COLD = "accept cold"
+    ACCEPT_CHECKPOINT = "accept checkpoint"
     READY = "ready"
     LOST = "lost"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     FENCED = "fenced"
+    SWITCHED = "switched"
+    CHECKPOINTED = "checkpointed"
+    OVERDUE = "overdue"
     REPEATED = "repeated"
     RESUMED = "resumed"
 
@@ -42,11 +46,15 @@ MEANING: Mapping[Event, str] = {
     Event.ACCEPT_AT_ONCE: "the gate accepts it, and no partition has to do anything",
     Event.ACCEPT_HOT: "the gate accepts it, and all it takes is a fence in every partition",
     Event.ACCEPT_COLD: "the gate accepts it, and the target has to be prepared",
+    Event.ACCEPT_CHECKPOINT: "the gate accepts it, and it asks for a checkpoint only",
     Event.READY: "every partition has the target ready",
     Event.LOST: "a partition can't prepare the target",
     Event.DEADLINE: "its deadline is over",
     Event.CANCELLED: "another request takes it back",
-    Event.FENCED: "every partition has fenced the epoch",
+    Event.FENCED: "every partition has fenced the epoch, and no checkpoint is taken there",
+    Event.SWITCHED: "every partition has fenced the epoch, and takes a checkpoint there",
+    Event.CHECKPOINTED: "every partition has stored its checkpoint, or said why it can't",
+    Event.OVERDUE: "a partition has not said so for a minute",
     Event.REPEATED: "a request with the same id comes again",
     Event.RESUMED: "another coordinator takes over",
 }
@@ -79,7 +87,9 @@ _GATE = (
     Event.ACCEPT_AT_ONCE,
     Event.ACCEPT_HOT,
     Event.ACCEPT_COLD,
+    Event.ACCEPT_CHECKPOINT,
 )
+_CHECKPOINTS = (Event.CHECKPOINTED, Event.OVERDUE)
 
 _CHANGES: Mapping[State, Mapping[Event, Transition]] = {
     State.RECEIVED: {
@@ -100,6 +110,7 @@ _CHANGES: Mapping[State, Mapping[Event, Transition]] = {
             *(ReplyState.ACCEPTED, ReplyState.PREPARING),
             *(AuditEvent.ACCEPTED, AuditEvent.PREPARING),
         ),
+        Event.ACCEPT_CHECKPOINT: _to(State.CHECKPOINTING, ReplyState.ACCEPTED, AuditEvent.ACCEPTED),
     },
     State.PREPARING: {
         Event.READY: _to(State.SWITCHING, AuditEvent.SWITCHING),
@@ -115,8 +126,15 @@ _CHANGES: Mapping[State, Mapping[Event, Transition]] = {
             *(ReplyState.SWITCHED, ReplyState.COMPLETED),
             *(AuditEvent.SWITCHED, AuditEvent.COMPLETED),
         ),
+        Event.SWITCHED: _to(State.CHECKPOINTING, ReplyState.SWITCHED, AuditEvent.SWITCHED),
         Event.REPEATED: _to(State.SWITCHING, ReplyState.ACCEPTED, AuditEvent.REPEATED),
         Event.RESUMED: _to(State.SWITCHING, AuditEvent.RESUMED),
+    },
+    State.CHECKPOINTING: {
+        Event.CHECKPOINTED: _to(State.COMPLETED, ReplyState.COMPLETED, AuditEvent.COMPLETED),
+        Event.OVERDUE: _to(State.COMPLETED, ReplyState.COMPLETED, AuditEvent.COMPLETED),
+        Event.REPEATED: _to(State.CHECKPOINTING, ReplyState.ACCEPTED, AuditEvent.REPEATED),
+        Event.RESUMED: _to(State.CHECKPOINTING, AuditEvent.RESUMED),
     },
     State.REJECTED: {Event.REPEATED: _to(State.REJECTED, ReplyState.REJECTED, AuditEvent.REPEATED)},
     State.COMPLETED: {
@@ -132,12 +150,16 @@ _NOTHING: Mapping[State, Mapping[Event, str]] = {
         Event.DEADLINE: "the gate refuses what is too late",
         Event.CANCELLED: "nobody knows of it yet",
         Event.FENCED: "it has no epoch yet",
+        Event.SWITCHED: "it has no epoch yet",
+        **dict.fromkeys(_CHECKPOINTS, "it waits for the gate, not for partitions"),
         Event.REPEATED: "it is the first with its id",
         Event.RESUMED: "nothing of it is stored: it is read again",
     },
     State.PREPARING: {
         **dict.fromkeys(_GATE, "the gate has accepted it"),
         Event.FENCED: "it has no epoch yet",
+        Event.SWITCHED: "it has no epoch yet",
+        **dict.fromkeys(_CHECKPOINTS, "nothing is asked for before the switch"),
     },
     State.SWITCHING: {
         **dict.fromkeys(_GATE, "the gate has accepted it"),
@@ -145,6 +167,16 @@ _NOTHING: Mapping[State, Mapping[Event, str]] = {
         Event.LOST: "the epoch is decided: there is only forward",
         Event.DEADLINE: "the epoch is decided: there is only forward",
         Event.CANCELLED: "the epoch is decided: there is only forward",
+        **dict.fromkeys(_CHECKPOINTS, "the fences come first"),
+    },
+    State.CHECKPOINTING: {
+        **dict.fromkeys(_GATE, "the gate has accepted it"),
+        Event.READY: "what was asked for holds: only checkpoints are waited for",
+        Event.LOST: "what was asked for holds: only checkpoints are waited for",
+        Event.DEADLINE: "what was asked for holds: only checkpoints are waited for",
+        Event.CANCELLED: "what was asked for holds: only checkpoints are waited for",
+        Event.FENCED: "the fences are there",
+        Event.SWITCHED: "the fences are there",
     },
     **dict.fromkeys(
         FINAL,

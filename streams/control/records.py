@@ -5,7 +5,7 @@
 | `<app>.rollback` | `Request` |
 | `<app>.replies` | `Reply` |
 | `<app>.control` | `ControlRecord`: a `SetRecord` or a `RequestRecord` |
-| `<app>.acks` | `Ready`, `Failed`, `Fenced` |
+| `<app>.acks` | `Ready`, `Failed`, `Fenced`, `Checkpointed` |
 | `<app>.audit` | `AuditRecord` |
 
 Times are milliseconds since the epoch in UTC. An offset is the first one that is *not* yet
@@ -32,6 +32,7 @@ class Action(StrEnum):
     PIN = "pin"
     UNPIN = "unpin"
     CANCEL = "cancel"
+    SNAPSHOT = "snapshot"
 
 
 class State(StrEnum):
@@ -41,6 +42,7 @@ class State(StrEnum):
     REJECTED = "rejected"
     PREPARING = "preparing"
     SWITCHING = "switching"
+    CHECKPOINTING = "checkpointing"
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -102,6 +104,8 @@ class Code(StrEnum):
     FALLBACK_UNUSABLE = "fallback_unusable"
     FALLBACK_IN_USE = "fallback_in_use"
     NOT_PREPARED = "not_prepared"
+    NO_CHECKPOINTS = "no_checkpoints"
+    NOT_CHECKPOINTED = "not_checkpointed"
     REPEATED = "repeated"
     UNKNOWN_REQUEST = "unknown_request"
     REQUEST_OVER = "request_over"
@@ -113,11 +117,13 @@ class How(StrEnum):
     """What an accepted request takes.
 
     `hot`: a fence. `cold`: the target has to be prepared, then a fence. `at_once`: neither.
+    `checkpoint`: a checkpoint in each partition, and nothing changes.
     """
 
     HOT = "hot"
     COLD = "cold"
     AT_ONCE = "at_once"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +342,9 @@ class SetRecord:
 class RequestRecord:
     """How far one request has come. `request` is None for one that could not be read.
 
-    `times` maps "received" and each state that it was in to when that began.
+    `times` maps "received" and each state that it was in to when that began. `checkpoint` is the
+    id of the checkpoint that owners take as soon as they have obeyed `epoch`, `kept` are those
+    from before it that were kept for it.
     """
 
     request_id: str | None
@@ -346,6 +354,8 @@ class RequestRecord:
     plan: Plan | None = None
     epoch: int | None = None
     cut: Mapping[int, int] = field(default_factory=dict)
+    checkpoint: str | None = None
+    kept: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
     times: Mapping[str, int] = field(default_factory=dict)
 
@@ -423,7 +433,25 @@ class Fenced:
     closed_through_ms: int | None = None
 
 
-Ack = Ready | Failed | Fenced
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointed:
+    """One partition has stored the checkpoint that a request asks for; or not, `reason` says why.
+
+    It was taken at stream offset `offset`; `kept` are those from before it that are kept now.
+    """
+
+    request_id: str
+    feature_set: str
+    version: str
+    stream: str
+    partition: int
+    checkpoint: str
+    offset: int
+    kept: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+Ack = Ready | Failed | Fenced | Checkpointed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

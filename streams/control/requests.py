@@ -42,11 +42,12 @@ _NEEDED: Mapping[Action, tuple[str, ...]] = {
     Action.PIN: ("target",),
     Action.UNPIN: ("target",),
     Action.CANCEL: ("cancels",),
+    Action.SNAPSHOT: (),
 }
 _ONLY: Mapping[str, tuple[Action, ...]] = {
     "exclude": (Action.ROLLBACK,),
     "repair": (Action.ROLLBACK, Action.ACTIVATE),
-    "checkpoint": (Action.ROLLBACK, Action.ACTIVATE),
+    "checkpoint": (Action.ROLLBACK, Action.ACTIVATE, Action.SNAPSHOT),
     "feature": (Action.TOGGLE,),
     "enabled": (Action.TOGGLE,),
     "fallback": (Action.TOGGLE,),

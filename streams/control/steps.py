@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from streams.control.effects import effect
 from streams.control.gate import Reject, decide
 from streams.control.machine import Event
-from streams.control.records import AuditEvent, Code, How, Plan, Reason, State
+from streams.control.records import Action, AuditEvent, Code, How, Plan, Reason, State
 from streams.control.routes import marked_ready, prepared, settled
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ _ACCEPTED = {
 }
 
 
+CHECKPOINT_WAIT_MS = 60_000
+"""How long a request waits for checkpoints when all else is done: an archive may be away."""
+
+
 def judge(
     draft: Draft, known: Known, received: RequestRecord, request: Request, outside: Outside
 ) -> None:
@@ -31,6 +35,17 @@ def judge(
         draft.move(received, Event.REJECT, reasons=verdict.reasons)
     elif request.dry_run:
         draft.move(received, Event.DRY_RUN, plan=verdict.plan)
+    elif verdict.plan.how is How.CHECKPOINT:
+        assert known.new_checkpoint is not None
+        wanted = request.checkpoint or known.new_checkpoint(draft.now_ms, request.request_id)
+        epoch = draft.route(request.feature_set, known.rules(request.feature_set)).epoch
+        draft.move(
+            received,
+            Event.ACCEPT_CHECKPOINT,
+            plan=verdict.plan,
+            epoch=epoch,
+            checkpoint=wanted,
+        )
     elif verdict.plan.how is How.COLD:
         _prepare(draft, known, received, request, verdict.plan)
     else:
@@ -49,6 +64,7 @@ def warm(draft: Draft, known: Known, name: str) -> None:
         record.plan.target
         for record in draft.under_way()
         if record.plan and record.request and record.request.feature_set == name
+        if record.state is not State.CHECKPOINTING
     ]
     after = settled(before, rules, preparing=targets[0] if targets else None)
     is_new = name not in known.state.sets
@@ -75,7 +91,11 @@ def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
     if record.state is State.SWITCHING:
         cut = known.acks.cut(request.feature_set, record.epoch or 0, plan.partitions)
         if cut is not None:
-            draft.move(record, Event.FENCED, cut=cut)
+            event = Event.FENCED if record.checkpoint is None else Event.SWITCHED
+            draft.move(record, event, cut=cut)
+        return
+    if record.state is State.CHECKPOINTING:
+        _await_checkpoints(draft, known, record, plan)
         return
     rules = known.rules(request.feature_set)
     live = draft.route(request.feature_set, rules).live_version(plan.target)
@@ -92,6 +112,31 @@ def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
         )
         reason = Reason(code=Code.DEADLINE_PASSED, message=message, subject="deadline_ms")
         _give_up(draft, known, record, request, Event.DEADLINE, [reason])
+
+
+def _await_checkpoints(draft: Draft, known: Known, record: RequestRecord, plan: Plan) -> None:
+    """It ends when all partitions have said how their checkpoint went, or after a while."""
+    assert record.request_id is not None
+    told = known.acks.checkpoints(record.request_id)
+    silent = [partition for partition in range(plan.partitions) if partition not in told]
+    waited_ms = draft.now_ms - record.times[State.CHECKPOINTING.value]
+    if silent and waited_ms < CHECKPOINT_WAIT_MS:
+        return
+    draft.move(
+        record,
+        Event.OVERDUE if silent else Event.CHECKPOINTED,
+        remarks=(
+            *(_not_stored(plan, one.partition, one.reason) for one in told.values() if one.reason),
+            *(_not_stored(plan, one, "nothing was heard of it in time") for one in silent),
+        ),
+        kept=tuple(sorted({kept for one in told.values() for kept in one.kept})),
+    )
+
+
+def _not_stored(plan: Plan, partition: int, why: str) -> Reason:
+    where = f"{plan.topic}[{partition}]"
+    message = f"{where} has no checkpoint of this: {why}"
+    return Reason(code=Code.NOT_CHECKPOINTED, message=message, subject=where)
 
 
 def _prepare(
@@ -120,8 +165,13 @@ def _take_effect(
     route = draft.route(request.feature_set, rules)
     after = effect(request, route, plan.target, rules, pin)
     draft.put(after, request.request_id)
-    epoch = after.epoch if after.epoch != route.epoch else None
-    draft.move(record, event, plan=plan, epoch=epoch)
+    if after.epoch == route.epoch:
+        draft.move(record, event, plan=plan)
+        return
+    checkpoint = None
+    if known.new_checkpoint is not None and request.action in (Action.ACTIVATE, Action.ROLLBACK):
+        checkpoint = known.new_checkpoint(draft.now_ms, request.request_id)
+    draft.move(record, event, plan=plan, epoch=after.epoch, checkpoint=checkpoint)
 
 
 def _give_up(

@@ -18,7 +18,7 @@ from streams.runtime.control.acks import ack_records
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.control.codec import Kind
-    from streams.control.records import Ack, Held, SetRecord
+    from streams.control.records import Ack, Held, RequestRecord, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.control.routes import Routes
     from streams.runtime.producer import Outgoing
@@ -55,6 +55,7 @@ class Orders:
         self._ids = ids
         self._on_failure = on_failure
         self._sets: Mapping[str, SetRecord] = {}
+        self._asked: Sequence[RequestRecord] = ()
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
@@ -83,6 +84,10 @@ class Orders:
     def held_at(self, feature_set: str, epoch: int) -> Held | None:
         """What holds by an epoch; None if nothing was decided with that number."""
         return self._routes.held_at(feature_set, epoch)
+
+    def checkpoints_asked(self) -> Sequence[RequestRecord]:
+        """The requests under way that ask owners for a checkpoint."""
+        return self._asked
 
     def acks(self, acks: Sequence[Ack]) -> list[Outgoing]:
         """Acks as records of the transaction in which they become true."""
@@ -143,10 +148,12 @@ class Orders:
 
     async def _catch_up(self, definitions_offset: int = 0) -> None:
         async with self._turn:
-            sets, offset = dict(self._routes.state.sets), self._routes.next_offset
+            state = self._routes.state
+            sets, offset = dict(state.sets), self._routes.next_offset
+            asked = [one for one in state.under_way() if one.checkpoint is not None]
             needed = max((one.definitions_offset for one in sets.values()), default=0)
             needed = max(needed, definitions_offset)
             if needed > self._book.definitions_offset:
                 read = partial(read_definitions, self._settings, at_least_offset=needed)
                 self._book.take(await asyncio.to_thread(read))
-            self._sets, self.next_offset = sets, offset
+            self._sets, self._asked, self.next_offset = sets, asked, offset

@@ -17,6 +17,7 @@ from aiokafka.errors import ProducerFenced
 from streams.datapath.closing import OVERFLOWED
 from streams.datapath.log_index import LogIndex
 from streams.errors import RefusedError, RewindowError, UnreachableError
+from streams.runtime.asked import Asked
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.log_index import IndexKeeper, read_indexes
@@ -105,6 +106,7 @@ class PartitionOwner:
         self._obedience: Obedience | None = None
         self._taking: Taking | None = None
         self._index: IndexKeeper | None = None
+        self._asked: Asked | None = None
         self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
@@ -162,6 +164,15 @@ class PartitionOwner:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
         self._taking = self._checkpoints(pipeline, recovery.replay)
+        self._asked = Asked(
+            self._orders,
+            self._taking,
+            pipeline,
+            stream=self.stream.name,
+            partition=self.partition,
+            commit_acks=self._commit_acks,
+            tell=lambda: self._orders.tell(self),
+        )
         self._obedience = Obedience(
             self._context,
             self.partition,
@@ -222,7 +233,7 @@ class PartitionOwner:
         if self._recovery is not None:
             await self._context.run(self._recovery.replay.close)
             self._recovery = None
-        self._pipeline = self._taking = None
+        self._pipeline = self._taking = self._asked = None
         await self.producer.stop()
 
     @property
@@ -467,6 +478,8 @@ class PartitionOwner:
         if self._obedience is not None:
             self._see_stream()
             await self._obedience.obey()
+        if self._asked is not None:
+            await self._asked.obey()
 
     async def idle(self, watermark_ms: int) -> None:
         """Follow a watermark that idleness gives."""

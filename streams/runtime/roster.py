@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from streams.control.records import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from streams.control.records import LiveVersion, SetRecord
+    from streams.control.records import LiveVersion, RequestRecord, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.streams import Stream
 
@@ -27,6 +27,8 @@ class Decided(Protocol):
     def route(self, feature_set: str) -> SetRecord | None: ...
 
     def held_at(self, feature_set: str, epoch: int) -> Held | None: ...
+
+    def checkpoints_asked(self) -> Sequence[RequestRecord]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from streams.errors import RefusedError, RewindowError
 from streams.names import staging_dir
 from streams.state.archive import open_archive
 from streams.state.checkpoint import Aside, Checkpoints, Facts, discard
-from streams.state.manifest import BundleId, new_id
+from streams.state.manifest import BundleId, Manifest, new_id
 from streams.state.prune import prune
 from streams.state.restore import newest_whole
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 AT_ONCE = 2
 RETRY_FOR_S = 20.0
 """How long an archive that does not answer is tried again before an upload is given up."""
+
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\Z")
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +175,7 @@ class Snapshots:
             try:
                 if upload.keeps_before:
                     kept = await asyncio.to_thread(self._keep_newest, upload)
-                for aside in upload.asides:
+                for aside in await asyncio.to_thread(self._not_there, upload):
                     notes = {**upload.facts.notes, **upload.notes.get(aside.of.bundle, {})}
                     facts = replace(upload.facts, notes=notes)
                     await self.checkpoints.upload_in_background(aside, facts)
@@ -199,6 +202,23 @@ class Snapshots:
         self.stats.last_id = checkpoint
         self.stats.last_ms = self._clock.now_ms()
 
+    def _not_there(self, upload: Upload) -> Sequence[Aside]:
+        """What is still to be stored; blocking. The rest is kept as it is.
+
+        After a crash the same is asked for again, and so it is for sets that share a bundle.
+        """
+        facts, todo = upload.facts, []
+        assert facts.checkpoint is not None
+        for aside in upload.asides:
+            there = facts.pin is not None and isinstance(
+                self.checkpoints.read(aside.of, facts.checkpoint), Manifest
+            )
+            if there and facts.pin is not None:
+                self.checkpoints.keep(facts.checkpoint, facts.pin, facts.reason, only=aside.of)
+            else:
+                todo.append(aside)
+        return todo
+
     def _keep_newest(self, upload: Upload) -> tuple[str, ...]:
         """Pin the newest whole checkpoint of each bundle; blocking."""
         assert upload.facts.pin is not None
@@ -223,6 +243,18 @@ class Snapshots:
                 prune(self.checkpoints, keep=self._keep, only=aside.of)
         except RewindowError as error:
             log.warning("old checkpoints stay for now: %s", error)
+
+
+def new_checkpoint(now_ms: int, request_id: str) -> str:
+    """The id of the checkpoint that a request asks for."""
+    return new_id(now_ms, hashlib.sha256(request_id.encode()).hexdigest()[:8])
+
+
+def pin_name(request_id: str) -> str:
+    """The name of the pin by which a request keeps its checkpoints: its id where that can be."""
+    if _PIN.match(request_id):
+        return request_id
+    return hashlib.sha256(request_id.encode()).hexdigest()[:32]
 
 
 def opened_checkpoints(

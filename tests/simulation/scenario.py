@@ -116,6 +116,8 @@ class Scenario:
                 self._ask(Action.ROLLBACK, rng.choice((None, "1.0.0")))
             case 9 | 10 | 11:
                 self._toggle(rng.choice((None, version)))
+            case 12 if rng.randrange(2):
+                self._ask(Action.SNAPSHOT, None)
             case 12:
                 self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case _:

@@ -29,7 +29,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.control.codec import Kind
 from streams.control.coordinator import Coordinator
 from streams.control.draft import Decision
-from streams.control.facts import Outside
+from streams.control.facts import NewCheckpoint, Outside
 from streams.control.records import Ack, Request
 from streams.control.requests import RawRequest
 from streams.control.routes import KEEP
@@ -48,6 +48,7 @@ from streams.runtime.control.transaction import records_of
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.membership import SESSION_TIMEOUT_S
 from streams.runtime.producer import PartitionProducer
+from streams.runtime.snapshots import new_checkpoint
 from streams.schema.registry import Registry
 
 FETCH_WAIT_MS = 200
@@ -74,6 +75,11 @@ class Parts:
     keep: int = KEEP
     replays: Replays | None = None
     crash: CrashPoints = field(default_factory=CrashPoints)
+
+    @property
+    def new_checkpoint(self) -> NewCheckpoint | None:
+        """Ids of checkpoints; None where the workers keep none."""
+        return None if self.context.snapshots is None else new_checkpoint
 
 
 class Coordination:
@@ -199,7 +205,12 @@ class Coordination:
             },
         )
         await tail.start()
-        coordinator = Coordinator(state, published.catalog, keep=self._parts.keep)
+        coordinator = Coordinator(
+            state,
+            published.catalog,
+            keep=self._parts.keep,
+            new_checkpoint=self._parts.new_checkpoint,
+        )
         acks = await self._acks(await tail.rest(names.acks_topic))
         coordinator.on_acks(acks, context.clock.now_ms())  # 3; decided upon in `resume`
         self._coordinator = coordinator

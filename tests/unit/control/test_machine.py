@@ -42,7 +42,7 @@ def test_a_request_that_comes_again_is_answered_and_changes_nothing() -> None:
 
 def test_after_the_switch_there_is_only_forward() -> None:
     ways = {TABLE[State.SWITCHING, event].to for event in Event}
-    assert ways == {State.SWITCHING, State.COMPLETED}
+    assert ways == {State.SWITCHING, State.CHECKPOINTING, State.COMPLETED}
 
 
 def test_each_final_state_is_reached_with_its_own_reply() -> None:

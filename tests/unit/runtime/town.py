@@ -25,7 +25,7 @@ from tests.unit.runtime.world import World
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control.records import Ack
+    from streams.control.records import Ack, RequestRecord
     from streams.datapath.batch import Batch
     from streams.datapath.records import Records
     from streams.datapath.step import Step
@@ -43,12 +43,16 @@ class Decisions:
     next_offset: int = 0
     sets: dict[str, SetRecord] = field(default_factory=dict)
     history: dict[tuple[str, int], Held] = field(default_factory=dict)
+    asked: list[RequestRecord] = field(default_factory=list)
 
     def route(self, feature_set: str) -> SetRecord | None:
         return self.sets.get(feature_set)
 
     def held_at(self, feature_set: str, epoch: int) -> Held | None:
         return self.history.get((feature_set, epoch))
+
+    def checkpoints_asked(self) -> Sequence[RequestRecord]:
+        return self.asked
 
     def decide(
         self,
