@@ -271,7 +271,7 @@ def ask(
     ):
         if fields.get("if_serving", "") is None:
             fields["if_serving"] = serving_now(settings, registry, fields["feature_set"])
-        request = _request(fields, deadline_ms)
+        request = make_request(fields, deadline_ms)
         origin = conversation.send(request)
         if not wait:
             sent = {"request_id": request.request_id, "state": "sent", "topic": origin.topic}
@@ -306,7 +306,8 @@ def ask(
         raise error
 
 
-def _request(fields: dict[str, Any], deadline_ms: int) -> Request:
+def make_request(fields: dict[str, Any], deadline_ms: int | None) -> Request:
+    """The request with these fields, an id of its own and who asks. Raises InvalidInputError."""
     from streams.control.records import Action, Request
     from streams.control.requests import Unreadable, parse_fields, request_fields
 

@@ -51,6 +51,19 @@ To = Annotated[
         show_default=False,
     ),
 ]
+MaybeSet = Annotated[
+    str | None,
+    typer.Argument(metavar="[SET]", help="Feature set. Default: all.", show_default=False),
+]
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason",
+        metavar="TEXT",
+        help="Why; it goes into the audit trail, and `snapshots list` shows it.",
+        show_default=False,
+    ),
+]
 Why = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; `snapshots list` shows it.")
 ]
@@ -82,6 +95,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Checkpoints of the workers' state: see, check, keep and restore them.",
     )
+    commands.command("take")(take)
     commands.command("list")(list_all)
     commands.command("show")(show)
     commands.command("verify")(verify)
@@ -90,6 +104,42 @@ def register(app: typer.Typer) -> None:
     commands.command("release")(release)
     commands.command("prune")(prune)
     app.add_typer(commands, name="snapshots")
+
+
+@takes_common_options
+def take(
+    common: CommonOptions, feature_set: MaybeSet = None, reason: Reason = "", json: Json = False
+) -> None:
+    """Ask the running workers for a checkpoint of what they have now, and wait for it.
+
+    Of one set's state in every partition, or of all sets', under one id. It is kept until
+    `release`. The request goes through the rollback topic and into the audit trail. Exits with 3
+    if it is refused, with 1 if a partition could not store it, with 5 if no worker answers.
+    """
+    from streams.cli.take_command import take_checkpoint
+
+    console = Console(stderr=True, highlight=False)
+    status = console.status("asking") if console.is_terminal else None
+    with status or nullcontext():
+        taken = take_checkpoint(
+            common.settings(),
+            feature_set,
+            reason,
+            lambda told: None if status is None else status.update(told),
+        )
+    if json:
+        print_json(
+            {
+                "checkpoint": taken.checkpoint,
+                "feature_sets": [reply.feature_set for reply in taken.replies],
+                "request_ids": [reply.request_id for reply in taken.replies],
+                "problems": taken.problems,
+            }
+        )
+    elif not taken.problems:
+        say(f"{taken.checkpoint}: {', '.join(str(one.feature_set) for one in taken.replies)}")
+    if taken.problems:
+        raise RewindowError("\n".join(taken.problems))
 
 
 @takes_common_options

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from streams.control.acks import Acks
 from streams.control.draft import Decision, Draft
-from streams.control.facts import Catalog, Known, NewCheckpoint, Outside, Target
+from streams.control.facts import CHECKPOINT_WAIT_MS, Catalog, Known, NewCheckpoint, Outside, Target
 from streams.control.gate import Accept, decide
 from streams.control.machine import Event
 from streams.control.records import Ack, Action, Code, Origin, Reason, RequestRecord, State
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 class Coordinator:
     """Decides for one app. `keep` versions before the serving one stay live. Where checkpoints
-    are kept `new_checkpoint` gives them their ids.
+    are kept `new_checkpoint` gives them their ids, and requests wait for them no longer than
+    `checkpoint_wait_ms`.
 
     One that takes over starts from the `state` that the whole control topic gives, calls
     `resume`, and reads acks from its `acks_offset` and requests from its `requests_offset`.
@@ -43,10 +44,15 @@ class Coordinator:
         *,
         keep: int = KEEP,
         new_checkpoint: NewCheckpoint | None = None,
+        checkpoint_wait_ms: int = CHECKPOINT_WAIT_MS,
     ) -> None:
-        acks = Acks(state.acks_offset)
         self._known = Known(
-            state=state, acks=acks, catalog=catalog, keep=keep, new_checkpoint=new_checkpoint
+            state=state,
+            acks=Acks(state.acks_offset),
+            catalog=catalog,
+            keep=keep,
+            new_checkpoint=new_checkpoint,
+            checkpoint_wait_ms=checkpoint_wait_ms,
         )
 
     @property

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from streams.control.state import ControlState
 
 
+CHECKPOINT_WAIT_MS = 60_000
+"""How long a request waits for checkpoints when all else is done: an archive may be away."""
+
 NewCheckpoint = Callable[[int, str], str]
 """The id of the checkpoint that a request asks for, from the time in ms and the request's id."""
 
@@ -122,6 +125,7 @@ class Known:
     catalog: Catalog
     keep: int = KEEP
     new_checkpoint: NewCheckpoint | None = None
+    checkpoint_wait_ms: int = CHECKPOINT_WAIT_MS
 
     def rules(self, feature_set: str) -> Rules:
         """What the live versions of a published set depend on."""

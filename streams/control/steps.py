@@ -22,10 +22,6 @@ _ACCEPTED = {
 }
 
 
-CHECKPOINT_WAIT_MS = 60_000
-"""How long a request waits for checkpoints when all else is done: an archive may be away."""
-
-
 def judge(
     draft: Draft, known: Known, received: RequestRecord, request: Request, outside: Outside
 ) -> None:
@@ -120,7 +116,7 @@ def _await_checkpoints(draft: Draft, known: Known, record: RequestRecord, plan: 
     told = known.acks.checkpoints(record.request_id)
     silent = [partition for partition in range(plan.partitions) if partition not in told]
     waited_ms = draft.now_ms - record.times[State.CHECKPOINTING.value]
-    if silent and waited_ms < CHECKPOINT_WAIT_MS:
+    if silent and waited_ms < known.checkpoint_wait_ms:
         return
     draft.move(
         record,

@@ -12,6 +12,7 @@ from streams.control.audit import verify
 from streams.control.codec import decode_ack, decode_audit, decode_control, decode_reply
 from streams.control.machine import FINAL
 from streams.control.records import (
+    Action,
     AuditEvent,
     Fenced,
     Held,
@@ -336,6 +337,8 @@ def _cuts(world: World, last: dict[str, RequestRecord]) -> Iterator[str]:
     for request_id, done in last.items():
         if done.state is not State.COMPLETED or done.epoch is None or done.request is None:
             continue
+        if done.request.action is Action.SNAPSHOT:
+            continue  # the epoch in which it was asked for
         name = done.request.feature_set
         if set(done.cut) != set(range(world.partitions)):
             yield f"request {request_id} was completed with the cut {dict(done.cut)}"

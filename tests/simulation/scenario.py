@@ -282,7 +282,7 @@ class Scenario:
         """What is not done yet."""
         world, broker = self._world, self._world.broker
         state = self._fold()
-        left = [f"request {one}" for one in state.in_flight.values()]
+        left = [f"request {one}" for one in (*state.in_flight.values(), *state.checkpointing)]
         if state.requests_offset < broker.end((self._names.rollback_topic, 0)):
             left.append(f"requests from {state.requests_offset} on")
         for number in range(world.partitions):

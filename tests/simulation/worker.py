@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IDLE_POLL_S = 5.0
+CHECKPOINT_WAIT_MS = 1_000
 WATCH_EVERY_S = 1.0
 UPLOADS_S = 15.0
 ROOM_S = 0.05
@@ -147,7 +148,12 @@ class SimWorker:
         self._routes = Routes(context, ids, on_failure=self.fail)
         self._orders = Orders(world.settings, book, self._routes, ids, on_failure=self.fail)
         self._parts = Parts(
-            context=context, registry=registry, ids=ids, keep=world.keep, crash=crash
+            context=context,
+            registry=registry,
+            ids=ids,
+            keep=world.keep,
+            crash=crash,
+            checkpoint_wait_ms=CHECKPOINT_WAIT_MS,
         )
         while True:
             try:

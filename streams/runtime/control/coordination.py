@@ -29,7 +29,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.control.codec import Kind
 from streams.control.coordinator import Coordinator
 from streams.control.draft import Decision
-from streams.control.facts import NewCheckpoint, Outside
+from streams.control.facts import CHECKPOINT_WAIT_MS, NewCheckpoint, Outside
 from streams.control.records import Ack, Request
 from streams.control.requests import RawRequest
 from streams.control.routes import KEEP
@@ -75,6 +75,7 @@ class Parts:
     keep: int = KEEP
     replays: Replays | None = None
     crash: CrashPoints = field(default_factory=CrashPoints)
+    checkpoint_wait_ms: int = CHECKPOINT_WAIT_MS
 
     @property
     def new_checkpoint(self) -> NewCheckpoint | None:
@@ -210,6 +211,7 @@ class Coordination:
             published.catalog,
             keep=self._parts.keep,
             new_checkpoint=self._parts.new_checkpoint,
+            checkpoint_wait_ms=self._parts.checkpoint_wait_ms,
         )
         acks = await self._acks(await tail.rest(names.acks_topic))
         coordinator.on_acks(acks, context.clock.now_ms())  # 3; decided upon in `resume`

@@ -9,6 +9,7 @@ from streams.control.facts import Catalog, Facts, Outside, PublishedSet, Publish
 from streams.control.records import (
     Action,
     AuditRecord,
+    Checkpointed,
     ControlRecord,
     Failed,
     Fenced,
@@ -25,6 +26,7 @@ from streams.control.state import ControlState, fold
 
 if TYPE_CHECKING:
     from streams.control.draft import Decision
+    from streams.control.facts import NewCheckpoint
     from streams.control.records import Ack
 
 SET = "departures"
@@ -98,7 +100,9 @@ def facts(**fields: Any) -> Facts:
 class Run:
     """Topics in memory, and the coordinator that writes them."""
 
-    def __init__(self, *versions: str, keep: int = 2) -> None:
+    def __init__(
+        self, *versions: str, keep: int = 2, new_checkpoint: NewCheckpoint | None = None
+    ) -> None:
         self.keep = keep
         self.catalog = catalog(*versions)
         self.control: list[ControlRecord] = []
@@ -107,7 +111,10 @@ class Run:
         self.acks: list[Ack] = []
         self.requests = 0
         self.now_ms = NOW
-        self.coordinator = Coordinator(ControlState(), self.catalog, keep=keep)
+        self.new_checkpoint = new_checkpoint
+        self.coordinator = Coordinator(
+            ControlState(), self.catalog, keep=keep, new_checkpoint=new_checkpoint
+        )
         self.commit(self.coordinator.resume(self.now_ms))
 
     @property
@@ -190,6 +197,33 @@ class Run:
             )
         )
 
+    def stored(
+        self,
+        request_id: str,
+        *partitions: int,
+        kept: tuple[str, ...] = (),
+        reason: str | None = None,
+    ) -> list[str]:
+        """Acks of the checkpoint that a request asks for."""
+        checkpoint = self.state.requests[request_id].checkpoint
+        assert checkpoint is not None
+        return self.ack(
+            *(
+                Checkpointed(
+                    request_id=request_id,
+                    feature_set=SET,
+                    version=V2,
+                    stream="flights",
+                    partition=partition,
+                    checkpoint=checkpoint,
+                    offset=300 + partition,
+                    kept=kept,
+                    reason=reason,
+                )
+                for partition in partitions
+            )
+        )
+
     def tick(self, after_ms: int) -> list[str]:
         self.now_ms += after_ms
         before = len(self.replies)
@@ -200,7 +234,9 @@ class Run:
         """Another coordinator, with nothing but the topics."""
         state = fold(self.control)
         assert state == self.state
-        self.coordinator = Coordinator(state, self.catalog, keep=self.keep)
+        self.coordinator = Coordinator(
+            state, self.catalog, keep=self.keep, new_checkpoint=self.new_checkpoint
+        )
         self.commit(self.coordinator.resume(self.now_ms))
         start = self.coordinator.acks_offset
         seen = list(enumerate(self.acks))[start:]

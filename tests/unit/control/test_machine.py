@@ -75,11 +75,15 @@ def test_the_diagram_shows_every_change() -> None:
     received --> completed: dry run, accept at once
     received --> switching: accept hot
     received --> preparing: accept cold
+    received --> checkpointing: accept checkpoint
     preparing --> switching: ready
     preparing --> failed: lost, deadline, cancelled
     preparing --> preparing: repeated, resumed
     switching --> completed: fenced
+    switching --> checkpointing: switched
     switching --> switching: repeated, resumed
+    checkpointing --> completed: checkpointed, overdue
+    checkpointing --> checkpointing: repeated, resumed
     rejected --> [*]
     completed --> [*]
     failed --> [*]
