@@ -613,6 +613,7 @@ class Estate:
 
     def __post_init__(self) -> None:
         self.held_at = self.town.decided.held_at
+        self.checkpoints_asked = self.town.decided.checkpoints_asked
         self.route = self.town.decided.route
 
     @property
