@@ -156,6 +156,9 @@ class _Checks:
         elif known.state in FINAL:
             message = f"request {named!r} is over, it is {known.state}: there is nothing to cancel"
             yield _reason(Code.REQUEST_OVER, message, named)
+        elif known.state is State.CHECKPOINTING:
+            message = f"request {named!r} holds, only its checkpoint is waited for: roll back"
+            yield _reason(Code.ONLY_FORWARD, message, named)
         elif known.state is State.SWITCHING:
             message = (
                 f"request {named!r} is decided (epoch {known.epoch}), and there is only forward: "

@@ -116,3 +116,9 @@ def test_a_request_that_comes_again_meanwhile_is_answered() -> None:
     run = switched()
     assert run.ask(activate(V2)) == ["accepted"]
     assert run.replies[-1].cut == {0: 200, 1: 201}
+
+
+def test_what_waits_for_its_checkpoint_only_can_not_be_cancelled() -> None:
+    run = switched()
+    assert run.ask(request(request_id="r2", action=Action.CANCEL, cancels="r1")) == ["rejected"]
+    assert [reason.code for reason in run.replies[-1].reasons] == [Code.ONLY_FORWARD]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from streams.control.records import LiveVersion, SetRecord
+from streams.control.state import ControlState
 from streams.datapath.progress import Progress
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime import orders
@@ -21,7 +22,7 @@ class Topics:
     """The control topic as routes that follow it, and the definitions topic as a book of it."""
 
     next_offset: int = 0
-    state: Any = field(default_factory=lambda: SimpleNamespace(sets={}))
+    state: ControlState = field(default_factory=ControlState)
     definitions_end: int = 0
     definitions_offset: int = 0
     reads: int = 0
