@@ -25,9 +25,9 @@ The rules, for one stream partition:
 8. As of the first T that a version closes after another one, `empty` goes to each entity with
    none of its events in [T - longest, T) and one of the other version's in the longest window
    of that one as of what it had closed last; to nobody if that window begins before R.
-9. A pinned version closes for itself what it would close if it served, from the highest T with
-   T + its lateness <= watermark on. Its vectors are those of `set@version`; nothing is late for
-   it, and nobody takes it over.
+9. A pinned version closes for itself what it would close if it served, after the highest T with
+   T + its lateness <= watermark, and after what is closed for the set. Its vectors are those of
+   `set@version`; nothing is late for it, and nobody takes it over.
 10. Where a feature of a version is switched off it is null in all that the version says, counts
    and vectors `empty` included. With another version standing in it is what that one's feature is
    over that one's own events before T, for the same entity; over nothing counts are 0.
@@ -227,19 +227,6 @@ class Reference:
             one.unpin(decided.version)
         if self._silent:
             self._silence(changed, max(self._marked.values()))
-
-    def begin_pin(self, feature_set: str, version: str, closed_ms: int) -> bool:
-        """What a new pin counts as closed, where that is more than the watermark closes.
-
-        False if that is more than what its set has closed, too: so much is kept for every pin.
-        """
-        one = next(one for one in self._sets if one.name == feature_set)
-        pin = one.pins[version]
-        if pin.closed_through_ms is None or closed_ms > pin.closed_through_ms:
-            if one.closed_through_ms is None or closed_ms > one.closed_through_ms:
-                return False
-            pin.begin_after(closed_ms)
-        return True
 
     def _raise_watermark(self, watermark_ms: int) -> None:
         if self.watermark_ms is not None and watermark_ms <= self.watermark_ms:

@@ -232,7 +232,12 @@ class SetModel:
 
     def pin(self, version: str, watermark_ms: int | None, floor_ms: int | None) -> PinModel:
         """A version closes for itself, too, from here on."""
-        made = PinModel(f"{self.name}@{version}", self._versions[version], watermark_ms)
+        made = PinModel(
+            f"{self.name}@{version}",
+            self._versions[version],
+            watermark_ms,
+            self.closed_through_ms,
+        )
         if floor_ms is not None:
             made.raise_floor(floor_ms)
         self.pins[version] = made
@@ -278,16 +283,20 @@ class SetModel:
 class PinModel:
     """One pinned version over one stream partition."""
 
-    def __init__(self, name: str, version: _Version, watermark_ms: int | None) -> None:
+    def __init__(
+        self, name: str, version: _Version, watermark_ms: int | None, closed_ms: int | None
+    ) -> None:
+        """`closed_ms` is what is closed for the set."""
         self.name = name
         self.definition = version.definition
         self.vectors: dict[VectorKey, Vector] = {}
         self.closed_through_ms: int | None = None
         self._version = version.copied()
-        self._floor_ms: int | None = None
         if watermark_ms is not None:
             every = self.definition.every_ms
             limit_ms = watermark_ms - self.definition.allowed_lateness_ms
+            if closed_ms is not None:
+                limit_ms = max(limit_ms, closed_ms)
             self.closed_through_ms = limit_ms // every * every
 
     def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> None:
@@ -298,17 +307,9 @@ class PinModel:
         if self.closed_through_ms is None or before > self.closed_through_ms:
             self.closed_through_ms = before
 
-    def begin_after(self, closed_ms: int) -> None:
-        """Panes that no set needed any more are gone: only after this T its windows are whole."""
-        definition = self.definition
-        self._floor_ms = closed_ms + definition.every_ms - definition.longest_window_ms
-        self.raise_floor(self._floor_ms)
-
     def close_through(self, limit_ms: int, floor_ms: int | None) -> None:
         """Close every T up to `limit_ms` that is not closed yet."""
         target = limit_ms // self.definition.every_ms * self.definition.every_ms
-        if self._floor_ms is not None:
-            floor_ms = self._floor_ms if floor_ms is None else max(floor_ms, self._floor_ms)
         for as_of, vectors in _closing(self._version, self.closed_through_ms, target, floor_ms):
             for entity, vector in vectors.items():
                 said = self._version.said(entity, as_of, vector)

@@ -28,7 +28,9 @@ def progress(reply: Reply) -> str:
         return f"{reply.state}"
     match reply.state:
         case ReplyState.ACCEPTED if reply.action not in SWITCHES:
-            return f"{'would be ' if reply.dry_run else ''}accepted: {_what(reply, plan)}"
+            if reply.dry_run:
+                return f"would be accepted: {_what(reply, plan, 'would be')}"
+            return f"accepted: {_what(reply, plan, 'will be')}"
         case ReplyState.SWITCHED if reply.action not in SWITCHES:
             return f"done on every partition, epoch {reply.epoch}"
         case ReplyState.ACCEPTED if reply.dry_run:
@@ -69,7 +71,8 @@ def summary(reply: Reply) -> list[str]:
     name = reply.feature_set
     if reply.action not in SWITCHES:
         fenced = "" if reply.epoch is None else f", epoch {reply.epoch}"
-        lines = [f"{name}: {_what(reply, plan)}{fenced}"]
+        becomes = "would be" if reply.dry_run else "is"
+        lines = [f"{name}: {_what(reply, plan, becomes)}{fenced}"]
     elif reply.dry_run:
         when = _WHEN[plan.how]
         lines = [f"{name}: {plan.target} would serve instead of {plan.from_version}, {when}"]
@@ -85,22 +88,21 @@ def summary(reply: Reply) -> list[str]:
     return lines
 
 
-def _what(reply: Reply, plan: Plan) -> str:
+def _what(reply: Reply, plan: Plan, becomes: str) -> str:
     """What becomes of the target of a request that leaves alone who serves."""
-    would = "would be" if reply.dry_run else "is"
     match reply.action:
         case Action.PIN:
-            return f"{plan.target} {would} pinned, to a topic of its own"
+            return f"{plan.target} {becomes} pinned to a topic of its own"
         case Action.CANCEL:
             would = "would not be" if reply.dry_run else "is not"
             return f"{plan.target} {would} prepared any more, {plan.from_version} serves"
         case Action.UNPIN:
-            return f"{plan.target} {would} pinned no more"
+            return f"{plan.target} {becomes} pinned no more"
         case Action.TOGGLE:
             instead = f"{plan.stand_in} stands in for it" if plan.stand_in else "null goes out"
             state = "on" if plan.enabled else f"off: {instead}"
-            return f"{plan.feature} of {plan.target} {would} switched {state}"
-    return f"{plan.target} {would} retired"
+            return f"{plan.feature} of {plan.target} {becomes} switched {state}"
+    return f"{plan.target} {becomes} retired"
 
 
 def _took_ms(reply: Reply) -> int:

@@ -83,9 +83,11 @@ class SetPath:
         before = first - self.view.every_ms
         self.closed_ms = before if self.closed_ms is None else max(self.closed_ms, before)
 
-    def begin(self, watermark_ms: int) -> None:
-        """Start at a watermark: what it closes is not this set's to say."""
+    def begin(self, watermark_ms: int, closed_ms: int | None = None) -> None:
+        """Start at a watermark: what it closes is not this path's to say, nor what is closed."""
         through = self.windows.closed_through(watermark_ms)
+        if closed_ms is not None:
+            through = max(through, floor_to(closed_ms, self.view.every_ms))
         self.closed_ms = through if self.closed_ms is None else max(self.closed_ms, through)
 
     # -- a batch ----------------------------------------------------------------------------

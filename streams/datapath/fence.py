@@ -1,6 +1,7 @@
 """The fence of an epoch: from a position on other versions speak, or other features are off.
 
-Who serves takes over what is closed. A pin begins at what the watermark closes.
+Who serves takes over what is closed. A pin begins at what the watermark closes, and not before
+what is closed for the set: panes from there on are kept for every live version.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def fence(
     progress = progress.without([one for one in before if one not in after])
     for one in new:
         if at.watermark_ms is not None:
-            one.begin(at.watermark_ms)
+            one.begin(at.watermark_ms, closed_ms)
         progress = progress.closed_further(one.outlet, one.closed_ms, one.view.version)
     at.note(
         replace(

@@ -91,6 +91,41 @@ async def test_a_version_is_activated_and_taken_back(rig: ControlRig, run: Shell
     assert all("@" in record.requested_by for record in audited)
 
 
+async def test_a_feature_is_switched_off_and_a_version_pinned(rig: ControlRig, run: Shell) -> None:
+    name = rig.set_name
+    rig.publish(V2)
+    topic = rig.names.pinned_topic(name, V2)
+    async with rig.alone(), rig.owners(CUT):
+        await rig.route(lambda found: all(one.ready for one in found.live))
+        off = (await run("toggle", name, "n", "off", "--json")).json()
+        assert (off["states"], off["epoch"]) == (["accepted", "switched", "completed"], 1)
+        again = await run("toggle", name, "n", "off")
+        assert (again.exit_code, "is switched off already" in again.stderr) == (3, True)
+        missing = await run("tail", name, "--version", V2)
+        assert (missing.exit_code, f"rewindow pin {name}@{V2}" in missing.stderr) == (2, True)
+        # Another app's topic is not written.
+        value = {"type": "record", "name": "x", "fields": [], "rewindow.app": "another"}
+        rig.registry.register(f"{rig.names.pinned_topic(name, V1)}-value", value)
+        theirs = await run("pin", f"{name}@{V1}")
+        assert (theirs.exit_code, "belongs to app 'another'" in theirs.stderr) == (3, True)
+        pinned = await run("pin", f"{name}@{V2}", "--reason", "reports")
+        assert (pinned.exit_code, "is pinned to a topic of its own" in pinned.stdout) == (0, True)
+        rows = (await run("versions", name, "--json")).json()["versions"]
+        assert [(row["pinned"], row["switched_off"]) for row in rows] == [
+            (False, {"n": None}),
+            (True, {}),
+        ]
+        kept = await run("retire", f"{name}@{V2}")
+        assert (kept.exit_code, "unpin it first" in kept.stderr) == (3, True)
+        assert (await run("unpin", f"{name}@{V2}")).exit_code == 0
+        assert (await run("toggle", name, "n", "on")).exit_code == 0
+        assert (await run("tail", name, "--version", V2)).stderr == "no vectors yet\n"
+    assert len(rig.kafka.partitions(topic)) == PARTITIONS
+    assert rig.registry.compatibility(f"{topic}-value") == "FULL_TRANSITIVE"
+    route = (await rig.state()).sets[name]
+    assert (route.epoch, route.toggles, route.pinned) == (4, (), ())
+
+
 async def test_what_the_gate_refuses_exits_with_3_and_says_why(rig: ControlRig, run: Shell) -> None:
     name = rig.set_name
     async with rig.alone():

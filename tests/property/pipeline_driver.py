@@ -123,7 +123,7 @@ class Driver:
         """The fence of the set's next epoch."""
         name = decided.feature_set
         epoch = self._progress.epochs.get(name, 0) + 1
-        held = self._held[name, epoch] = _after(self._now(name), decided)
+        held = self._held[name, epoch] = held_after(self._now(name), decided)
         made = self._pipeline.switch(name, held, epoch=epoch, control_offset=epoch)
         self._run(made, crash_after)
 
@@ -221,7 +221,7 @@ class Driver:
         )
 
 
-def _after(held: Held, decided: Decided) -> Held:
+def held_after(held: Held, decided: Decided) -> Held:
     """What holds once this is decided."""
     if isinstance(decided, Switch):
         return replace(held, serving=decided.version)

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.definitions.model import FeatureSet, Function
-from tests.property.pipeline_driver import Driver
+from tests.property.pipeline_driver import Driver, held_after
 from tests.property.strategies import (
     FIELDS,
     REKEYED_ENTITY,
     SOURCE,
+    Decisions,
     keyed_streams,
     rekeyed_streams,
     switched,
     versions,
 )
 from tests.property.test_pipeline import EXAMPLES, check, run
-from tests.reference import Event, Idle, Reference, Row, Switch, compare
+from tests.reference import Event, Idle, Pin, Reference, Row, Switch, Toggle, compare
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click, Rig, plans_of
 
@@ -59,8 +60,9 @@ def test_versions_of_a_rekeyed_stream(data: st.DataObject) -> None:
 
 # -- small ones -------------------------------------------------------------------------------
 
-Item = Click | int | str
-"""An event, a watermark that idleness gives, or the version that is switched to."""
+Item = Click | int | str | Toggle | Pin
+"""An event, a watermark that idleness gives, the version that is switched to, or what else is
+decided."""
 
 CLICKS = st.tuples(st.sampled_from("abcde"), st.integers(0, 150), st.integers(-1, 3))
 
@@ -89,8 +91,10 @@ def small_versions(draw: st.DrawFn) -> tuple[FeatureSet, ...]:
 
 
 @st.composite
-def items(draw: st.DrawFn, sets: Sequence[FeatureSet]) -> list[Item]:
-    """Events that drift forward, with switches and idleness between them."""
+def items(draw: st.DrawFn, sets: Sequence[FeatureSet], *, more: bool = False) -> list[Item]:
+    """Events that drift forward, with switches and idleness between them, and with `more` toggles
+    and pins."""
+    decisions = Decisions(sets)
     found: list[Item] = []
     now = 0
     for who, back, x in draw(st.lists(CLICKS, min_size=1, max_size=25)):
@@ -101,6 +105,9 @@ def items(draw: st.DrawFn, sets: Sequence[FeatureSet]) -> list[Item]:
                 found.append(draw(st.sampled_from(sets)).version)
             case 2:
                 found.append(now + draw(st.integers(0, 30)))
+            case 3 | 4 if more:
+                decided = decisions.draw(draw)
+                found.append(decided.version if isinstance(decided, Switch) else decided)
             case _:
                 pass
     return found
@@ -132,6 +139,8 @@ def feed(rig: Rig, found: Sequence[Item], data: st.DataObject | None = None) -> 
             rig.switch("a", item, crash_after=after)
         elif isinstance(item, int):
             rig.idle(item, crash_after=after)
+        elif isinstance(item, Toggle | Pin):
+            rig.hold("a", held_after(rig.holds("a"), item), crash_after=after)
         if after is not None:
             rig.crash()
             if isinstance(item, int):
@@ -144,6 +153,8 @@ def expected(sets: Sequence[FeatureSet], found: Sequence[Item]) -> Reference:
     for item in found:
         if isinstance(item, str):
             reference.feed(Switch(feature_set="a", version=item))
+        elif isinstance(item, Toggle | Pin):
+            reference.feed(item)
         elif isinstance(item, int):
             reference.feed(Idle(watermark_ms=item))
         else:
@@ -172,7 +183,7 @@ def rows(rig: Rig, reference: Reference) -> Iterator[Row]:
 @given(st.data())
 def test_small_versions(data: st.DataObject) -> None:
     sets = data.draw(small_versions())
-    found = data.draw(items(sets))
+    found = data.draw(items(sets, more=True))
     rig = Rig(*sets, pairs_per_step=data.draw(st.sampled_from((1, 1, 4, 400_000))))
     feed(rig, found, data)
     reference = expected(sets, found)

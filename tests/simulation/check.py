@@ -134,15 +134,6 @@ def _reference(world: World, partition: int) -> tuple[Reference, list[str]]:
                     continue
                 earlier = held[name, before.epochs.get(name, 0)]
                 reference.feed_all(_changes(name, earlier, now))
-                for pin in now.pinned:
-                    begun = after.closed.get(outlet(name, pin.version))
-                    new = pin.version not in {one.version for one in earlier.pinned}
-                    if (
-                        new
-                        and begun is not None
-                        and not reference.begin_pin(name, pin.version, begun.through_ms)
-                    ):
-                        problems.append(f"pin {name}@{pin.version} begins at {begun}")
             before = after
     while upcoming is not None:
         _feed(world, reference, partition, upcoming)

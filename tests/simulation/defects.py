@@ -266,6 +266,29 @@ def _epoch_not_read() -> list[Patch]:
 
 
 @_defect
+def _toggles_forgotten() -> list[Patch]:
+    """A claim does not know what is switched off by the epoch that is committed."""
+
+    def on(stream: Any, progress: Progress, decided: Any) -> Roster:
+        found = roster(stream, progress, decided)
+        held = {name: replace(one, toggles=()) for name, one in found.held.items()}
+        return Roster(held=held, following=found.following)
+
+    return [(owner_module, "roster", on)]
+
+
+@_defect
+def _pin_begins_anew() -> list[Patch]:
+    """After a claim a pinned version closes again what it has closed."""
+    obey = Versions.obey
+
+    def forgetful(self: Versions, name: str, held: Any, _closed: Any) -> Any:
+        return obey(self, name, held, {})
+
+    return [(Versions, "obey", forgetful)]
+
+
+@_defect
 def _aborted_read() -> list[Patch]:
     """Records of transactions that were aborted are read like others."""
     read = Broker.read

@@ -95,7 +95,7 @@ class Scenario:
     def _any_request(self) -> None:
         rng = self._rng
         version = rng.choice([one.version for one in self._world.sets if one.name == "a"])
-        match rng.randrange(20):
+        match rng.randrange(24):
             case 0:
                 self._write(rng.choice((b"{", b"", b"\x00\x00\x00\x00\x63x", b'{"request_id": 3}')))
             case 1:
@@ -114,22 +114,22 @@ class Scenario:
             case 7 | 8:  # two at once
                 self._ask(Action.ACTIVATE, version)
                 self._ask(Action.ROLLBACK, rng.choice((None, "1.0.0")))
-            case 9 | 10 | 11:
+            case 10 | 11 | 12 | 13:
                 self._toggle(rng.choice((None, version)))
-            case 12 if rng.randrange(2):
+            case 14 if rng.randrange(2):
                 self._ask(Action.SNAPSHOT, None)
-            case 12:
+            case 14 | 15:
                 self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case _:
                 self._ask(rng.choice((Action.ACTIVATE, Action.ROLLBACK)), version)
 
     def _toggle(self, target: str | None) -> None:
         rng = self._rng
-        enabled = not rng.randrange(3)
+        enabled = not rng.randrange(5)
         self._ask(
             Action.TOGGLE,
             target,
-            feature=rng.choice(("n", "n", "total", "top")),
+            feature=rng.choice(("n", "n", "n", "total", "top")),
             enabled=enabled,
             fallback=None if enabled else rng.choice((None, "previous")),
         )

@@ -101,7 +101,7 @@ def test_a_toggle_and_a_pin_in_words() -> None:
     run.ask(toggle)
     run.fence()
     accepted, switched, completed = run.replies
-    assert progress(accepted) == f"accepted: n of {V1} is switched off: null goes out"
+    assert progress(accepted) == f"accepted: n of {V1} will be switched off: null goes out"
     assert progress(switched) == "done on every partition, epoch 1"
     assert summary(completed) == [f"{SET}: n of {V1} is switched off: null goes out, epoch 1"]
     run.ask(replace(toggle, request_id="r2", enabled=True, dry_run=True))
@@ -110,7 +110,7 @@ def test_a_toggle_and_a_pin_in_words() -> None:
     run.ask(pin)
     accepted, completed = run.replies[-2:]
     assert progress(accepted).startswith(f"would be accepted: {V2} would be pinned")
-    assert summary(completed) == [f"{SET}: {V2} would be pinned, to a topic of its own"]
+    assert summary(completed) == [f"{SET}: {V2} would be pinned to a topic of its own"]
 
 
 def test_a_refusal_says_all_its_reasons_and_a_deadline_is_one_of_its_own() -> None:

@@ -185,8 +185,15 @@ class Rig:
     def switch(
         self, name: str, version: str, *, epoch: int | None = None, crash_after: int | None = None
     ) -> None:
-        """The fence of the next epoch, from which on this version serves."""
-        self.hold(name, Held(serving=version), epoch=epoch, crash_after=crash_after)
+        """The fence of the next epoch, from which on this version serves; the rest stays."""
+        held = replace(self.holds(name), serving=version)
+        self.hold(name, held, epoch=epoch, crash_after=crash_after)
+
+    def holds(self, name: str) -> Held:
+        """What holds of a set by the epoch that is committed."""
+        known = self.held.get((name, self.progress.epochs.get(name, 0)))
+        first = next((one.version for one in self.sets if one.name == name), "")
+        return known or Held(serving=self.serving.get(name, first))
 
     def hold(
         self, name: str, held: Held, *, epoch: int | None = None, crash_after: int | None = None

@@ -27,20 +27,30 @@ def spoken(rig: Rig, name: str = "a@1.0.0") -> list[tuple[Any, ...]]:
     return [(at, who, kind, *values) for _, at, who, kind, values in rig.of(name)]
 
 
-def test_a_pin_begins_where_the_watermark_has_come_to() -> None:
+def test_a_pin_begins_where_the_watermark_and_the_set_have_come_to() -> None:
+    # Version 2 would have 10 to close. Panes before what is closed may be gone, and are not asked.
     rig = Rig(V1, V2)
     rig.take(("ann", 3, 1), ("ann", 14, 2))
     rig.hold("a", held("1.0.0", "1.0.0", "2.0.0"))
     assert rig.progress.closed == {
         "a": Closed(through_ms=10, version="1.0.0"),
         "a@1.0.0": Closed(through_ms=10, version="1.0.0"),
-        "a@2.0.0": Closed(through_ms=0, version="2.0.0"),
+        "a@2.0.0": Closed(through_ms=10, version="2.0.0"),
     }
     (ack,) = rig.acks
     assert (ack.version, ack.epoch, ack.offset) == ("1.0.0", 1, 2)
     rig.take(("ann", 25, 4))
     assert spoken(rig) == spoken(rig, "a")[1:] == [(20, "ann", "final", 1)]
-    assert spoken(rig, "a@2.0.0") == [(10, "ann", "final", 1, 1)]
+    rig.take(("ann", 31, 4))
+    assert spoken(rig, "a@2.0.0") == [(20, "ann", "final", 2, 2)]
+
+
+def test_a_pin_that_is_less_patient_begins_where_it_would_have_come_to_itself() -> None:
+    rig = Rig(V2, version(3))
+    rig.take(("ann", 3, 1), ("ann", 14, 2))
+    rig.hold("a", held("2.0.0", "3.0.0"))
+    assert rig.progress.closed["a"] == Closed(through_ms=0, version="2.0.0")
+    assert rig.progress.closed["a@3.0.0"] == Closed(through_ms=10, version="3.0.0")
 
 
 def test_a_pin_on_an_empty_stream_says_everything() -> None:
@@ -135,8 +145,8 @@ def test_what_is_switched_off_in_a_pinned_version_is_off_in_its_topic() -> None:
 
 def test_silence_closes_for_a_pin_too() -> None:
     rig = Rig(V1, V2, sources=1)
-    rig.take(("ann", 3, 1), Marker(offset=-1, source_partition=0, watermark_ms=3, silent=True))
     rig.hold("a", held("1.0.0", "2.0.0"))
+    rig.take(("ann", 3, 1), Marker(offset=-1, source_partition=0, watermark_ms=3, silent=True))
     assert spoken(rig, "a@2.0.0") == [(10, "ann", "final", 1, 1)]
     assert rig.progress.closed["a@2.0.0"] == Closed(through_ms=10, version="2.0.0")
 
