@@ -6,14 +6,19 @@ Whatever happens, what has come out in the end is what the reference model asks 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.checkpoint_world import flip
+from streams.runtime.crashpoints import CRASH_VARIABLE
+from tests.checkpoint_world import flip, s3_server
 from tests.integration.kafka_tools import KafkaTools, Outgoing
 from tests.integration.load import Load
 from tests.integration.pipeline_check import PipelineCheck, ends
@@ -21,7 +26,6 @@ from tests.integration.worker_process import WorkerProcess, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 KILLED = -9
 
@@ -35,6 +39,7 @@ class Rig:
         self.directory = directory
         self.archive = directory / "archive"
         self.produced: list[Outgoing] = []
+        self.extra: tuple[str, ...] = ()
         self.environ = {
             "REWINDOW_SNAPSHOTS_URL": self.archive.as_uri(),
             "REWINDOW_SNAPSHOTS_EVERY": "1s",
@@ -47,6 +52,7 @@ class Rig:
             state_dir=self.directory / "state",
             limits={"flush_every_s": 0.2},
             environ=self.environ,
+            extra=self.extra,
         )
         return WorkerProcess(spec, self.directory / "logs", **environ)
 
@@ -58,6 +64,24 @@ class Rig:
     def finished(self) -> bool:
         """Whether all that was produced is committed."""
         return self.check.has_reached(ends(self.produced))
+
+    def command(self, *words: str) -> Any:
+        """What `rewindow snapshots …` says to programs."""
+        addresses = self.kafka.addresses
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "rewindow"), "snapshots", *words, "--json"),
+                *("--app", self.check.app, *self.extra),
+                *("--bootstrap-servers", addresses.bootstrap_servers),
+                *("--registry-url", addresses.registry_url),
+            ],
+            env={**os.environ, **self.environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def manifests(self) -> dict[str, list[Path]]:
         """Those of each bundle, oldest first."""
@@ -131,4 +155,42 @@ def test_an_empty_disk_starts_from_the_newest_and_one_that_is_damaged_from_the_o
         for path in newest:
             assert path.stem in worker.messages
         assert worker.stop() == 0, worker.messages
+    rig.judge()
+
+
+def test_state_in_a_bucket_outlives_a_kill_in_the_middle_of_an_upload_and_a_lost_disk(
+    rig: Rig,
+) -> None:
+    schema_id = rig.check.prepare(partitions=2)
+    events = Load(seed=22, events=6_000, entities=200, partitions=2, schema_id=schema_id)
+    records = events.records()
+    config = rig.directory / "rewindow.toml"
+    rig.extra = ("--config", str(config))
+    rig.environ = {"REWINDOW_SNAPSHOTS_EVERY": "1s", "BUCKET_SECRET": "secret"}
+    with s3_server() as endpoint:
+        config.write_text(
+            f'[snapshots]\nurl = "s3://bucket/prod"\nendpoint = "{endpoint}"\n'
+            'region = "us-east-1"\nallow_http = true\naccess_key_id = "key"\n'
+            'secret_access_key = "${BUCKET_SECRET}"\n'
+        )
+        rig.produce(islice(records, 2_000))
+        with rig.worker(**{CRASH_VARIABLE: "archive_manifest:3"}) as worker:
+            assert worker.wait() == KILLED, worker.messages
+        with rig.worker() as worker:
+            worker.until(rig.finished, "done with what there is")
+            taken = rig.command("take", "--reason", "before the test goes on")["checkpoint"]
+            worker.kill()
+        rig.lose_the_disk()
+        rig.produce(records)
+        rig.produce(events.closing())
+        with rig.worker() as worker:
+            worker.until(rig.finished, "done with all events")
+            worker.until(lambda: worker.stats.get("restored") == 4, "restored from checkpoints")
+            assert worker.stats["replayed"] <= 2_000
+            assert worker.stop() == 0, worker.messages
+        found = {one["checkpoint"]: one for one in rig.command("list")["checkpoints"]}
+        assert [pin["reason"] for pin in found[taken]["kept"]] == ["before the test goes on"] * 2
+        assert found[taken]["state"] == "whole"
+        assert len(found[taken]["bundles"]) == 4
+        assert rig.command("verify", taken)["whole"]
     rig.judge()

@@ -116,6 +116,11 @@ def test_a_version_takes_over_and_is_taken_back_under_load(rig: Rig, later: str)
         worker.until(rig.finished, "done with all events")
         assert worker.stop() == 0, worker.messages
     cuts = [cut_of(rig, activated("completed")), cut_of(rig, withdrawn("completed"))]
+    for reply in (activated("completed"), withdrawn("completed")):
+        assert reply is not None
+        assert reply["reasons"] == []
+        stored = list((rig.directory / "state" / "snapshots").rglob(f"{reply['checkpoint']}.json"))
+        assert {json.loads(path.read_bytes())["partition"] for path in stored} == {0, 1, 2, 3}
     verdict = rig.check.verdict(cuts)
     assert verdict.clean, verdict
     topic = rig.check.settings.names.features_topic(rig.feature_set)
