@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
+from streams.datapath.feature_set import SetPath
 from streams.datapath.fence import fence
 from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from streams.control.records import Held
     from streams.datapath.bundle_state import BundleState
-    from streams.datapath.feature_set import Prepared, Reading, SetPath
+    from streams.datapath.feature_set import Prepared, Reading
     from streams.datapath.live_view import LiveView
     from streams.datapath.progress import Progress
     from streams.windowing.watermark import Watermark
@@ -383,6 +384,24 @@ class Pipeline:
         crash may leave it. What it closes belongs to the version before a fence: the fence waits
         until it is applied."""
         return self.progress.owing
+
+    def adopt(self, feature_set: str, version: str, *, definitions_offset: int) -> None:
+        """From here on `version`, a follower, serves a set that had no path.
+
+        It begins where the watermark has come to, unless its C is known. That is committed with
+        the next step, and nothing is said for it before: whoever claims knows the definitions up
+        to `definitions_offset` then. Raises `LookupError` for a version that does not follow.
+        """
+        closed = self.progress.closed.get(feature_set)
+        live = self._versions.follower(feature_set, version)
+        path = SetPath(live, closed_ms=None if closed is None else closed.through_ms)
+        self._versions.add(path)
+        effective = self._at.watermark_ms
+        if closed is None and effective is not None:
+            path.begin(effective)
+        progress = self.progress.closed_further(feature_set, path.closed_ms, version)
+        offset = max(progress.definitions_offset, definitions_offset)
+        self._at.progress = replace(progress, definitions_offset=offset)
 
     def heard(self, control_offset: int) -> None:
         """Control records below this offset are applied; committed with the next step."""

@@ -83,6 +83,11 @@ class Versions:
         live = self.follower(path.view.feature_set, closed.version)
         return Predecessor(live=live, closed_ms=closed.through_ms)
 
+    def add(self, path: SetPath) -> None:
+        """The path of a set that had none; its version was a follower."""
+        self.paths = _in_order([*self.paths, path])
+        self.followers = tuple(one for one in self.followers if one is not path.live)
+
     def serve(self, path: SetPath) -> None:
         """A follower takes its set's path; whose it was follows."""
         before = self.path(path.view.feature_set)

@@ -115,6 +115,7 @@ class Obedience:
             await self._note_live()
         joined = await self._join()
         if news or joined or waited:
+            self._adopt()
             await self._switch(offset)
             await self._leave()
             if first:
@@ -134,8 +135,25 @@ class Obedience:
 
     # -- 1 ------------------------------------------------------------------------------------
 
+    def _adopt(self) -> None:
+        """Sets that were published while this claim lasts, once what they take is here."""
+        for name in self._unspoken:
+            route = self._decided.route(name)
+            if route is None or any((name, one) in self._absent for one in route.held.needed):
+                continue
+            if (name, route.serving) in self._here:
+                offset = route.definitions_offset
+                self._pipeline.adopt(name, route.serving, definitions_offset=offset)
+
+    @property
+    def _unspoken(self) -> list[str]:
+        """The sets of the stream that no version serves here."""
+        spoken = {path.outlet for path in self._pipeline.paths}
+        return [name for name in self._stream.sets if name not in spoken]
+
     async def _switch(self, offset: int) -> None:
-        for name in self._stream.sets:
+        unspoken = self._unspoken
+        for name in [one for one in self._stream.sets if one not in unspoken]:
             route = self._decided.route(name)
             if route is not None and route.epoch > self._pipeline.progress.epochs.get(name, 0):
                 held = route.held
@@ -315,11 +333,11 @@ class Obedience:
 
     def _reaches_back(self, one: LiveView) -> bool:
         """Whether panes are whole from the time on from which those of what serves are."""
-        (serving,) = (
-            path.live
-            for path in self._pipeline.paths
-            if path.view.feature_set == one.view.feature_set
-        )
+        paths = self._pipeline.paths
+        found = (it.live for it in paths if it.outlet == one.view.feature_set)
+        serving = next(found, None)
+        if serving is None:
+            return True
         known = [
             all(self._replay.floors.knows(state.bundle.digest) for state in view.bundles)
             for view in (one, serving)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from streams.config import Settings
     from streams.definitions.store import Definitions, PublishedSet, PublishedSource
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +48,8 @@ class Version:
 class Stream:
     """A stream and the sets that read it; `source_partitions` is 0 where it is not rekeyed.
 
-    `sets` maps a set to its versions, by name and in order of publication. Versions are added
-    to it as they are published, see `StreamBook`.
+    `sets` maps a set to its versions, by name and in order of publication. Versions and sets are
+    added to it as they are published, see `StreamBook`.
     """
 
     name: str
@@ -81,8 +85,8 @@ class Stream:
 class StreamBook:
     """The streams of an app, as they were published when the worker started.
 
-    New versions of sets that have a stream here are added as they are published; new sets wait
-    for a start.
+    New versions and new sets of these streams are added as they are published; sets of other
+    streams wait for a start.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class StreamBook:
             for name, sets in by_stream.items()
         )
         self._streams = {stream.topic: stream for stream in made}
+        self._left_out: set[str] = set()
 
     @property
     def streams(self) -> list[Stream]:
@@ -111,10 +116,23 @@ class StreamBook:
         return self._streams[topic]
 
     def take(self, definitions: Definitions) -> None:
-        """Add what has been published since."""
+        """Add what has been published since; sets of other streams are left out, and told."""
         known = _versions(self._settings, definitions)
+        streams = {name: next(iter(known[name].values())).plan.stream for name in known}
+        here = {stream.name for stream in self._streams.values()}
+        for name in sorted(known.keys() - self._left_out):
+            if streams[name] not in here:
+                self._left_out.add(name)
+                log.warning(
+                    "set %s reads stream %s, which no set has read when this worker started: "
+                    "start the workers again to serve it",
+                    name,
+                    streams[name],
+                )
         for topic, stream in self._streams.items():
-            stream.sets.update({name: known[name] for name in stream.sets})
+            stream.sets.update(
+                {name: one for name, one in known.items() if streams[name] == stream.name}
+            )
             published = definitions.sources[stream.published.source.name]
             self._streams[topic] = replace(
                 stream, published=published, fields=field_types(published.schema)

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 
 from streams.schema.registry import Registry
 from tests.integration.load import Load
-from tests.integration.pipeline_check import TUMBLING, ends
+from tests.integration.pipeline_check import HOPPING, TUMBLING, ends
 from tests.integration.shell import Shell
 from tests.integration.test_switch import Rig, cut_of
 from tests.integration.worker_process import WorkerProcess, WorkerSpec
@@ -52,10 +52,15 @@ class Cold(Rig):
         )
         return WorkerProcess(spec, self.directory / "logs", **environ)
 
-    def versions(self) -> list[tuple[str, str]]:
-        """Each version and its state."""
-        ran = self.run("versions", self.feature_set, "--json")
+    def versions(self, name: str | None = None) -> list[tuple[str, str]]:
+        """Each version of a set and its state."""
+        ran = self.run("versions", name or self.feature_set, "--json")
         return [(row["version"], row["state"]) for row in ran.json()["versions"]]
+
+    def ready(self, name: str) -> int:
+        """How many partitions have a set's first version ready."""
+        rows = self.run("versions", name, "--json").json()["versions"]
+        return int(rows[0]["partitions_ready"])
 
     def is_cold(self, version: str) -> bool:
         return (version, "published") in self.versions()
@@ -144,6 +149,28 @@ def test_what_can_not_be_gone_back_to_is_rejected_and_nothing_changes(rig: Cold)
         _is_rejected(rig, "if_serving_differs", f"{V1} serves", "--if-serving", V2)
         assert rig.run("versions", rig.feature_set, "--json").json() == before
         assert worker.stop() == 0, worker.messages
+
+
+def test_a_set_that_is_published_while_a_worker_runs_is_served(rig: Cold) -> None:
+    schema_id = rig.check.prepare(TUMBLING)
+    events = Load(seed=7, events=2_000, entities=60, schema_id=schema_id, step_ms=STEP_MS)
+    records = events.records()
+    name = rig.feature_set.replace("tumbling", "hopping")
+    topic = rig.settings.names.features_topic(name)
+    with rig.on("first") as worker:
+        rig.produce(islice(records, 1_000))
+        worker.until(rig.finished, "done with the first events")
+        rig.check.publish(TUMBLING, HOPPING)
+        worker.until(lambda: (V1, "serving") in rig.versions(name), "decided upon")
+        worker.until(lambda: rig.ready(name) == 4, "ready on every partition")
+        rig.produce(records)
+        rig.produce(events.closing())
+        worker.until(rig.finished, "done with all events")
+        assert worker.stop() == 0, worker.messages
+    vectors = [rig.kafka.decode(it.value or b"") for it in rig.kafka.consume_all(topic)]
+    assert {it["rewindow_version"] for it in vectors} == {V1}
+    # Windows of three minutes were open when it began, and are whole.
+    assert max(it["n_3m"] for it in vectors) > max(it["n_1m"] for it in vectors)
 
 
 def _is_rejected(rig: Cold, code: str, words: str, *arguments: str) -> None:

@@ -485,6 +485,47 @@ async def test_a_pinned_version_stays_until_its_end_is_fenced(make: Make) -> Non
     assert town.directories() == 1
 
 
+# -- a set is published ---------------------------------------------------------------------------
+
+
+async def test_a_set_that_is_published_while_an_owner_works_is_served_beside_the_others(
+    make: Make,
+) -> None:
+    town = await at_end(make())
+    town.publish(B_ONE)
+    town.gate.clear()
+    town.decided.decide(f"{V1}!")
+    town.decided.decide(V1, name="b")
+    await town.obey()
+    await town.take(("ann", 21, 8))
+    assert town.serving() == {"a": V1}
+    town.gate.set()
+    await town.settle()
+    assert town.serving() == {"a": V1, "b": V1}
+    assert town.ready() == [(V1, 0)]
+    # It begins where the watermark has come to: with the windows that are open then.
+    await town.take(("ann", 31, 1))
+    assert [one for one in town.vectors if one[0] == "b"] == [("b", 30, "ann", 8)]
+    assert town.of("a")[-1] == (30, "ann")
+    assert town.progress.closed["b"] == Closed(through_ms=30, version=V1)
+    await town.claim()
+    await town.take(("bob", 41, 5))
+    assert ("b", 40, "ann", 1) in town.vectors
+
+
+async def test_a_new_set_whose_next_version_serves_by_then_is_fenced_at_once(make: Make) -> None:
+    town = await at_end(make())
+    town.publish(B_ONE, B_TWO)
+    town.decided.decide(f"{V1}!")
+    town.decided.decide(V1, name="b")
+    town.decided.decide(V1, V2, name="b", serving=V2, epoch=1)
+    await town.obey()
+    await town.settle()
+    await town.settle()
+    assert town.serving() == {"a": V1, "b": V2}
+    assert town.fences() == [("b", V2, 1, 3)]
+
+
 # -- a version leaves -----------------------------------------------------------------------------
 
 
