@@ -41,9 +41,13 @@ class Outlets:
         found = self._stream().version(name, version)
         if not path.pinned:
             return found.output
-        held = self._decided.held_at(name, progress.epochs.get(name, 0))
-        pins = () if held is None else held.pinned
-        pin = next(pin for pin in pins if pin.version == version)
+        epoch = progress.epochs.get(name, 0)
+        held = self._decided.held_at(name, epoch)
+        pin = None
+        if held is not None:
+            pin = next((one for one in held.pinned if one.version == version), None)
+        if pin is None:
+            raise LookupError(f"{name}@{version} is not pinned by epoch {epoch}")
         if (name, pin) not in self._pinned:
             self._pinned[name, pin] = self._made(name, pin, found)
         return self._pinned[name, pin]
