@@ -18,7 +18,7 @@ from tests.bench.switch.versions import SHARING
 from tests.bench.systems import produce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.bench.switch.asking import Switched
     from tests.bench.systems import Bench
@@ -30,6 +30,9 @@ RETENTION = "96h"
 
 CHECKPOINTS_EVERY = "10s"
 """Far more often than anybody would have them, so that some are taken."""
+
+SETTLED = 6 * ROUNDS_PER_HOUR
+"""Rounds after which the load is steady."""
 
 APART = ROUNDS_PER_HOUR + 2
 """Rounds between two switches, and a few more each time: each version is to close an hour, and
@@ -81,6 +84,10 @@ def switch_under_load(
         app.wait_for(worker, ends)
         bench.say(f"hot switch, {sensors * HOURS:,} rows: {switches} switches under load")
         with Steady(app, sensors=active, rounds_per_s=rounds_per_s) as steady, Asking(app) as ask:
+            # What the load before has left is none of it: a large flush, and an `empty` for each
+            # sensor that measures no more.
+            _wait_rounds(worker, steady, SETTLED)
+            app.wait_for(worker, _sum(ends, steady.events(SETTLED)))
             began_s = clock.monotonic_s()
             done = []
             for number in range(switches):
@@ -90,8 +97,7 @@ def switch_under_load(
             worker.pause(quiet_s - began_s)
             ended_s = clock.monotonic_s()
         bench.say(f"hot switch, {sensors * HOURS:,} rows: checking the vectors")
-        after = steady.ends
-        app.wait_for(worker, {partition: at + after[partition] for partition, at in ends.items()})
+        app.wait_for(worker, _sum(ends, steady.all_events))
         app.stop(worker)
     served = check_vectors(app, expected(load), expected_of(steady.rounds, active))
     if not all(served[version] for version in VERSIONS):
@@ -107,6 +113,10 @@ def switch_under_load(
         checkpoint_gap_ms=longest_gap_ms(commits, taken),
         quiet_gap_ms=longest_gap_ms(commits, [(quiet_s, ended_s)], apart_from=taken),
     )
+
+
+def _sum(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    return {partition: at + other[partition] for partition, at in one.items()}
 
 
 def _wait_rounds(worker: WorkerProcess, steady: Steady, more: int) -> None:

@@ -110,11 +110,15 @@ class Steady:
         if self._producer.flush(FLUSH_S) or self._failed:
             raise RewindowError(f"events were not produced: {self._failed[:1]}")
 
-    @property
-    def ends(self) -> dict[int, int]:
-        """How many events each partition has of it, once it is over."""
+    def events(self, rounds: int) -> dict[int, int]:
+        """How many events each partition has of the first so many rounds."""
         share = Counter(number % PARTITIONS for number in range(self._sensors))
-        return {partition: self.rounds * share[partition] + 1 for partition in range(PARTITIONS)}
+        return {partition: rounds * share[partition] for partition in range(PARTITIONS)}
+
+    @property
+    def all_events(self) -> dict[int, int]:
+        """How many events each partition has once it is over, those that close it included."""
+        return {partition: number + 1 for partition, number in self.events(self.rounds).items()}
 
     def _run(self) -> None:
         start_s = self._clock.monotonic_s()
