@@ -54,8 +54,8 @@ def print_answer(reply: Reply, seen: Sequence[str], *, json: bool) -> None:
         print_json({**reply_fields(reply), "states": list(seen), "took_ms": _took_ms(reply)})
     elif reply.state is ReplyState.COMPLETED:
         console = Console(highlight=False)
-        for line in summary(reply):
-            console.print(line, soft_wrap=True)
+        for line in (*summary(reply), *(reason.message for reason in reply.reasons)):
+            console.print(line, soft_wrap=True, markup=False)
         if reply.cut:
             table = Table(f"partition of {reply.cut_topic}", "from offset", box=None)
             for partition, offset in sorted(reply.cut.items()):

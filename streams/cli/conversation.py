@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.cli.control_topics import TopicReader, Values, need_topics
 from streams.control.codec import Kind, encode
+from streams.control.facts import CHECKPOINT_WAIT_MS
 from streams.control.machine import FINAL
 from streams.control.records import Code, Origin, Reply, ReplyState, Request
 from streams.errors import DeadlinePassedError, RefusedError, RewindowError
@@ -97,6 +98,10 @@ class Conversation:
             stored = self._reader.next(POLL_S)
             if stored is not None and stored.key == request.request_id.encode():
                 last = self._values.reply(topic, stored)
+                if last.state is ReplyState.SWITCHED:
+                    # It holds; what is still waited for has a limit of its own.
+                    limit_s = clock.monotonic_s() + CHECKPOINT_WAIT_MS / 1000 + GRACE_S
+                    end_s = max(end_s, limit_s)
                 yield last
                 if is_last(last):
                     return
