@@ -223,7 +223,7 @@ class Scenario:
     def _arm(self, action: str) -> None:
         points: tuple[str, ...] = (*POINTS, *RARE)
         if self._world.settings.snapshots is not None:
-            points = (*points, *ARCHIVE_POINTS, *ARCHIVE_POINTS)
+            points = (*points, *ARCHIVE_POINTS, *["archive_file"] * 9)
         point = self._rng.choice(points)
         self._world.faults.points[point] = Armed(action, self._rng.choice((1, 1, 2, 3, 5)))
 
