@@ -31,6 +31,12 @@ The rules, for one stream partition:
 10. Where a feature of a version is switched off it is null in all that the version says, counts
    and vectors `empty` included. With another version standing in it is what that one's feature is
    over that one's own events before T, for the same entity; over nothing counts are 0.
+11. A switch with `repair` first says again, in order of T, what the version that served has said:
+   each T of that one after what was closed when it took over, up to what is closed, where
+   neither of the two's longest windows begins before R, and T is not longer ago than what is
+   closed minus the retention of either. A `correction` over all events so far goes out for each
+   entity with an event in its longest window, and one over nothing for each other entity with
+   one in the other version's; all are over nothing where T is none of its own.
 """
 
 from __future__ import annotations
@@ -129,6 +135,11 @@ class Reference:
         return {key: vector for one in said for key, vector in one.vectors.items()}
 
     @property
+    def corrections(self) -> dict[VectorKey, list[Vector]]:
+        """Every expected correction so far; of one vector in the order in which they come."""
+        return {key: found for one in self._sets for key, found in one.corrections.items()}
+
+    @property
     def closed_through_ms(self) -> dict[str, int | None]:
         """C of each set."""
         return {one.name: one.closed_through_ms for one in self._sets}
@@ -220,6 +231,8 @@ class Reference:
             return
         changed: SetModel | PinModel = one
         if isinstance(decided, Switch):
+            if decided.repair:
+                one.repair(decided.version, self._floor_ms)
             one.switch(decided.version, self.watermark_ms, self._floor_ms)
         elif decided.pinned:
             changed = one.pin(decided.version, self.watermark_ms, self._floor_ms)
@@ -237,16 +250,25 @@ class Reference:
             one.close_through(limit_ms, self._floor_ms)
 
 
-def compare(expected: Mapping[VectorKey, Vector], rows: Iterable[Row]) -> list[Mismatch]:
+def compare(
+    expected: Mapping[VectorKey, Vector],
+    rows: Iterable[Row],
+    corrections: Mapping[VectorKey, Sequence[Vector]] | None = None,
+) -> list[Mismatch]:
     """Every difference between what must come out and what came out.
 
     Rows of kind `update` are passed over: they are replaced by the `final`. Each vector
-    must come once.
+    must come once, and each of its corrections.
     """
     mismatches = []
     seen = set()
+    due = {key: list(vectors) for key, vectors in (corrections or {}).items()}
     for row in rows:
         if row.kind == "update":
+            continue
+        if row.kind == "correction" and due.get(row.key):
+            if difference := _difference(due[row.key].pop(0), row):
+                mismatches.append(Mismatch(what="wrong", key=row.key, detail=difference))
             continue
         vector = expected.get(row.key)
         if row.key in seen:
@@ -260,6 +282,8 @@ def compare(expected: Mapping[VectorKey, Vector], rows: Iterable[Row]) -> list[M
     for key, vector in expected.items():
         if key not in seen:
             mismatches.append(Mismatch(what="missing", key=key, detail=vector.kind))
+    for key, left in due.items():
+        mismatches += [Mismatch(what="missing", key=key, detail=one.kind) for one in left]
     return mismatches
 
 

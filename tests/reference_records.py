@@ -41,10 +41,12 @@ class Idle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """From here on this version of the set serves."""
+    """From here on this version of the set serves, and with `repair` it says again what the
+    version before it has said since it took over."""
 
     feature_set: str
     version: str
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

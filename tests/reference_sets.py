@@ -1,11 +1,11 @@
-"""The reference model's feature sets: rules 3 to 10 of `tests.reference`, for one set at a time."""
+"""The reference model's feature sets: rules 3 to 11 of `tests.reference`, for one set at a time."""
 
 from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tests.expected import Exactly, Expected, expect, nothing
@@ -23,7 +23,7 @@ VectorKey = tuple[str, Entity, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vector:
-    """An expected vector: kind `final` or `empty`, and what each feature must be."""
+    """An expected vector: kind `final`, `empty` or `correction`, and what each feature must be."""
 
     kind: str
     values: Mapping[str, Expected]
@@ -124,6 +124,17 @@ class _Version:
                 vectors.setdefault(entity, self._empty())
         return vectors
 
+    def correct(self, other: _Version, as_of: int) -> dict[Entity, Vector]:
+        """What is said instead of what another version has said as of one of its T."""
+        vectors = {}
+        if as_of % self.definition.every_ms == 0:
+            for entity, end in self._present(as_of).items():
+                final = self._final(self._histories[entity], as_of, end)
+                vectors[entity] = replace(final, kind="correction")
+        for entity in other._present(as_of):
+            vectors.setdefault(entity, replace(self._empty(), kind="correction"))
+        return vectors
+
     def _present(self, as_of: int) -> dict[Entity, int]:
         """Entities with an event in the longest window, and how many they have before T."""
         longest = self.definition.longest_window_ms
@@ -191,6 +202,9 @@ class SetModel:
         self.pins: dict[str, PinModel] = {}
         self.all_pins: list[PinModel] = []
         """Former ones, too."""
+        self.corrections: dict[VectorKey, list[Vector]] = {}
+        self._took_over_ms: int | None = None
+        """What was closed when the version that serves took over."""
         self._versions = {one.version: _Version(one, fields) for one in versions}
         self._serving = self._versions[versions[0].version]
         self._closed_by = self._serving
@@ -213,8 +227,26 @@ class SetModel:
             return False
         return self._serving.last_as_of(event_time_ms) <= self.closed_through_ms
 
+    def repair(self, version: str, floor_ms: int | None) -> None:
+        """What the version that serves has said is said again by the one that will serve."""
+        before, after = self._serving, self._versions[version]
+        if after is before or self.closed_through_ms is None:
+            return
+        pair = (before.definition, after.definition)
+        first = self.closed_through_ms - min(one.retention_ms for one in pair)
+        if floor_ms is not None:
+            first = max(first, floor_ms + max(one.longest_window_ms for one in pair))
+        if self._took_over_ms is not None:
+            first = max(first, self._took_over_ms + 1)
+        every = before.definition.every_ms
+        for as_of in range(-(-first // every) * every, self.closed_through_ms + 1, every):
+            for entity, vector in after.correct(before, as_of).items():
+                self.corrections.setdefault((self.name, entity, as_of), []).append(vector)
+
     def switch(self, version: str, watermark_ms: int | None, floor_ms: int | None) -> None:
         """Another version serves, and closes what it has to close at this watermark."""
+        if self._serving is not self._versions[version]:
+            self._took_over_ms = self.closed_through_ms
         self._serving = self._versions[version]
         if self.closed_through_ms is None:
             self._closed_by = self._serving

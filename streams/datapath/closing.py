@@ -32,6 +32,7 @@ OVERFLOWED = "@overflowed"
 FINAL = "final"
 EMPTY = "empty"
 UPDATE = "update"
+CORRECTION = "correction"
 
 _FIRST = "@first"
 _LAST = "@last"
@@ -129,12 +130,26 @@ class Windows:
         each of the `known` ones that has none: those that the other version had last.
         """
         finals = self.values(self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms), FINAL)
-        gone = (
-            pl.DataFrame({ENTITY: known.unique()})
-            .join(finals.select(ENTITY), on=ENTITY, how="anti")
-            .with_columns(pl.lit(as_of_ms, dtype=pl.Int64).alias(AS_OF))
-        )
-        return pl.concat([finals, self._over_nothing(gone)]).sort(AS_OF, ENTITY)
+        return self._with_gone(finals, known, as_of_ms, EMPTY)
+
+    def correct(self, rows: pl.DataFrame | None, known: pl.Series, as_of_ms: int) -> pl.DataFrame:
+        """Vectors `correction` of one as-of time, by entity: over nothing for each of the `known`
+        ones that has no event in the longest window, and for all of them without `rows`."""
+        if rows is None:
+            return self._gone(known.unique(), as_of_ms, CORRECTION).sort(ENTITY)
+        pairs = self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms)
+        return self._with_gone(self.values(pairs, CORRECTION), known, as_of_ms, CORRECTION)
+
+    def _with_gone(
+        self, vectors: pl.DataFrame, known: pl.Series, as_of_ms: int, kind: str
+    ) -> pl.DataFrame:
+        others = known.unique()
+        others = others.filter(~others.is_in(vectors[ENTITY].implode()))
+        return pl.concat([vectors, self._gone(others, as_of_ms, kind)]).sort(AS_OF, ENTITY)
+
+    def _gone(self, entities: pl.Series, as_of_ms: int, kind: str) -> pl.DataFrame:
+        as_of = pl.lit(as_of_ms, dtype=pl.Int64).alias(AS_OF)
+        return self._over_nothing(entities.to_frame(ENTITY).with_columns(as_of), kind)
 
     def updates(
         self,
@@ -188,12 +203,12 @@ class Windows:
         )
         return self._over_nothing(gone)
 
-    def _over_nothing(self, gone: pl.DataFrame) -> pl.DataFrame:
-        """An `empty` for each entity and as-of time of `gone`."""
+    def _over_nothing(self, gone: pl.DataFrame, kind: str = EMPTY) -> pl.DataFrame:
+        """A vector with nothing in it for each entity and as-of time of `gone`."""
         return gone.select(
             ENTITY,
             AS_OF,
-            pl.lit(EMPTY).alias(KIND_FIELD),
+            pl.lit(kind).alias(KIND_FIELD),
             pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
             *(_over_nothing(feature) for feature in self.view.features),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from streams.datapath.corrections import planned
 from streams.datapath.feature_set import SetPath
 from streams.datapath.step import Fenced, Step
 
@@ -30,20 +31,27 @@ def fence(
     """The step that commits the fence at the position, and the paths that may have to close:
     who serves, and new pins.
 
-    Raises `LookupError` for a version that does not follow, and ValueError while a closing is
-    pending.
+    Corrections that have to be made are pending from then on. Raises `LookupError` for a version
+    that does not follow, and ValueError while a closing or corrections are pending.
     """
-    if at.progress.cursor is not None or at.progress.owing:
-        raise ValueError(f"no fence of {feature_set} while a closing is pending")
+    progress = at.progress
+    if progress.cursor is not None or progress.correcting is not None or progress.owing:
+        raise ValueError(f"no fence of {feature_set} while a closing or corrections are pending")
     version = held.serving
     path = versions.path(feature_set)
     closed = at.progress.closed.get(feature_set)
     closed_ms = None if closed is None else closed.through_ms
+    took_over = dict(progress.took_over)
+    correcting = None
     if path.view.version != version:
+        if held.corrects == path.view.version:
+            correcting = planned(path.live, versions.follower(feature_set, version), at)
+        if closed_ms is not None:
+            took_over[feature_set] = closed_ms
         path = SetPath(versions.follower(feature_set, version), closed_ms=closed_ms)
         versions.serve(path)
     # Where its floor is above C it begins there, and has no predecessor.
-    progress = at.progress.closed_further(feature_set, path.closed_ms, version)
+    progress = progress.closed_further(feature_set, path.closed_ms, version)
     before = [one.outlet for one in versions.paths]
     new = versions.obey(feature_set, held, {})
     after = [one.outlet for one in versions.paths]
@@ -57,6 +65,8 @@ def fence(
             progress,
             epochs={**progress.epochs, feature_set: epoch},
             control_offset=max(progress.control_offset, control_offset),
+            took_over=took_over,
+            correcting=correcting,
         )
     )
     ack = Fenced(
@@ -65,5 +75,6 @@ def fence(
         epoch=epoch,
         offset=at.position,
         closed_through_ms=closed_ms,
+        corrections=0 if correcting is None else None,
     )
     return Step(position=at.position, progress=at.progress, acks=(ack,)), [path, *new]

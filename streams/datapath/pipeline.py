@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
+<<<<<<< HEAD
 from streams.datapath.feature_set import SetPath
+=======
+from streams.datapath.corrections import Corrections
+>>>>>>> bf0aedc (Repair: what a withdrawn version has said is said again)
 from streams.datapath.fence import fence
 from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
@@ -69,6 +73,7 @@ class Pipeline:
             self._versions.obey(name, one, progress.closed)
         self._pairs_per_step = pairs_per_step
         self._closing = ClosingAtPosition(self._at, self._versions, pairs_per_step=pairs_per_step)
+        self._corrections = Corrections(self._at, self._versions, pairs_per_step=pairs_per_step)
         self._successors()
 
     @property
@@ -260,6 +265,8 @@ class Pipeline:
             if name not in progress.closed:
                 if effective is not None:
                     path.begin(effective)
+                if path.closed_ms is not None:
+                    progress = replace(progress, began={**progress.began, name: path.closed_ms})
                 progress = progress.closed_further(name, path.closed_ms, path.view.version)
         self._at.progress = progress
 
@@ -314,7 +321,7 @@ class Pipeline:
     def resume(self) -> Iterator[Step]:
         """Finish what a crash left pending: a closing, by the version in its cursor; the
         watermark that idleness gave; a silence whose marker is committed but not obeyed; what a
-        version has to close that has just taken over."""
+        version has to correct or to close that has just taken over."""
         cursor = self.progress.cursor
         if cursor is not None:
             path = self._versions.path(cursor.outlet)
@@ -324,6 +331,7 @@ class Pipeline:
             yield from self._closing.close_one(
                 path, cursor.as_of_ms, self.position, cursor.entities_done
             )
+        yield from self._corrections.steps()
         yield from self._catch_up(self.paths)
 
     def _catch_up(self, paths: Sequence[SetPath]) -> Iterator[Step]:
@@ -357,13 +365,14 @@ class Pipeline:
     ) -> Iterator[Step]:
         """The fence of `epoch` at the position: from here on this holds of a set.
 
-        The first step commits that and carries the ack. Those after it close what a version that
-        takes over has to close by now: its own as-of times after C, over the panes as they are;
-        whatever a crash leaves of them, `resume` makes. The version that served goes on as a
-        follower. An epoch that holds already changes nothing.
+        The first step commits that and carries the ack. Those after it make the corrections that
+        it asks for, and then close what a version that takes over has to close by now: its own
+        as-of times after C, over the panes as they are; whatever a crash leaves of them, `resume`
+        makes. The version that served goes on as a follower. An epoch that holds already changes
+        nothing.
 
         Raises `LookupError` for a version that does not follow, and ValueError while a closing
-        is pending or `owing`.
+        or corrections are pending, or `owing`.
         """
         if epoch <= self.progress.epochs.get(feature_set, 0):
             return
@@ -376,6 +385,7 @@ class Pipeline:
             control_offset=control_offset,
         )
         yield step
+        yield from self._corrections.steps()
         yield from self._catch_up(paths)
 
     @property

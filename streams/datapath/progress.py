@@ -1,10 +1,11 @@
 """What the log does not say, as it travels in the commit metadata.
 
 For each set and each pin (`set@version`): the highest closed as-of time and the version that
-closed it; for each set the epoch that holds. For the partition: the offset at which it began, a
-watermark advanced by idleness, the definitions and control offsets applied, the cursor of a
-closing that is larger than one transaction, and whether the record at the position has closed
-something already. It is read back at a claim; an unknown format is refused.
+closed it. For each set the epoch that holds, what had closed when the set began here, and when
+the version that serves took over. For the partition: the offset at which it began, a watermark
+advanced by idleness, the definitions and control offsets applied, the cursors of a closing that
+is larger than one transaction and of corrections, and whether the record at the position has
+closed something already. It is read back at a claim; an unknown format is refused.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 FORMAT = 3
-"""Since 2 with epochs and the control offset, since 3 with pins, and epochs that switch features
-off: who does not know them must not go on."""
+"""Since 2 with epochs and the control offset, since 3 with pins, corrections, and epochs that
+switch features off: who does not know them must not go on."""
 
 _READABLE = (1, 2, FORMAT)
 
@@ -44,6 +45,22 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Correcting:
+    """What a version that was withdrawn has said is being corrected, up to `through_ms`.
+
+    Everything before `as_of_ms` is done, and the first `entities_done` of it; `made` counts the
+    corrections so far.
+    """
+
+    feature_set: str
+    version: str
+    through_ms: int
+    as_of_ms: int
+    entities_done: int = 0
+    made: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The metadata that goes with a committed offset. `closed` is by set and by pin."""
 
@@ -54,7 +71,12 @@ class Progress:
     control_offset: int = 0
     epochs: Mapping[str, int] = field(default_factory=dict)
     """By set, where it is not 0."""
+    began: Mapping[str, int] = field(default_factory=dict)
+    """By set what was closed when it began here, and so by none of its versions."""
+    took_over: Mapping[str, int] = field(default_factory=dict)
+    """By set what was closed when the version that serves took over from another one."""
     cursor: Cursor | None = None
+    correcting: Correcting | None = None
     owing: bool = False
     """Something is closed because of the record at the position, which is not applied yet."""
     start: int = 0
@@ -91,6 +113,10 @@ class Progress:
             document["o"] = self.control_offset
         if self.epochs:
             document["e"] = dict(self.epochs)
+        if self.began:
+            document["b"] = dict(self.began)
+        if self.took_over:
+            document["t"] = dict(self.took_over)
         if self.start:
             document["s"] = self.start
         if self.owing:
@@ -103,6 +129,16 @@ class Progress:
                 cursor.as_of_ms,
                 cursor.entities_done,
             ]
+        if self.correcting is not None:
+            pending = self.correcting
+            document["x"] = [
+                pending.feature_set,
+                pending.version,
+                pending.through_ms,
+                pending.as_of_ms,
+                pending.entities_done,
+                pending.made,
+            ]
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
     @staticmethod
@@ -112,17 +148,23 @@ class Progress:
             document = json.loads(text)
             if document["f"] not in _READABLE:
                 raise ValueError(f"format {document['f']}")
-            cursor = document.get("k")
+            cursor, correcting = document.get("k"), document.get("x")
+            closed = {
+                name: Closed(through_ms=through, version=version)
+                for name, (through, version) in document.get("c", {}).items()
+            }
+            began = document.get("b", {})
+            if document["f"] < FORMAT:  # nobody noted who said what is closed
+                began = {name: one.through_ms for name, one in closed.items()}
             return Progress(
-                closed={
-                    name: Closed(through_ms=through, version=version)
-                    for name, (through, version) in document.get("c", {}).items()
-                },
+                closed=closed,
                 idle_watermark_ms=document.get("i"),
                 watermark_ms=document.get("w"),
                 definitions_offset=document.get("d", 0),
                 control_offset=document.get("o", 0),
                 epochs=dict(document.get("e", {})),
+                began=dict(began),
+                took_over=dict(document.get("t", {})),
                 owing=bool(document.get("r", 0)),
                 start=document.get("s", 0),
                 cursor=None
@@ -132,6 +174,16 @@ class Progress:
                     version=cursor[1],
                     as_of_ms=cursor[2],
                     entities_done=cursor[3],
+                ),
+                correcting=None
+                if correcting is None
+                else Correcting(
+                    feature_set=correcting[0],
+                    version=correcting[1],
+                    through_ms=correcting[2],
+                    as_of_ms=correcting[3],
+                    entities_done=correcting[4],
+                    made=correcting[5],
                 ),
             )
         except (ValueError, LookupError, TypeError, AttributeError) as error:

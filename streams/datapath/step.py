@@ -26,7 +26,8 @@ class Late:
 class Fenced:
     """From `offset` on this epoch holds here, and so do all before it; `version` serves.
 
-    `closed_through_ms` is C, which it takes over; None if nothing has closed.
+    `closed_through_ms` is C, which it takes over; None if nothing has closed. `corrections` says
+    how many were made; None: they are still being made, and it is said again when they are done.
     """
 
     feature_set: str
@@ -34,6 +35,7 @@ class Fenced:
     epoch: int
     offset: int
     closed_through_ms: int | None
+    corrections: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

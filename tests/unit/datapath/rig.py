@@ -183,10 +183,16 @@ class Rig:
         self.run(self.pipeline.idle(watermark_ms), crash_after)
 
     def switch(
-        self, name: str, version: str, *, epoch: int | None = None, crash_after: int | None = None
+        self,
+        name: str,
+        version: str,
+        *,
+        epoch: int | None = None,
+        crash_after: int | None = None,
+        corrects: str | None = None,
     ) -> None:
         """The fence of the next epoch, from which on this version serves; the rest stays."""
-        held = replace(self.holds(name), serving=version)
+        held = replace(self.holds(name), serving=version, corrects=corrects)
         self.hold(name, held, epoch=epoch, crash_after=crash_after)
 
     def holds(self, name: str) -> Held:
