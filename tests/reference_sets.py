@@ -130,10 +130,15 @@ class _Version:
         if as_of % self.definition.every_ms == 0:
             for entity, end in self._present(as_of).items():
                 final = self._final(self._histories[entity], as_of, end)
-                vectors[entity] = replace(final, kind="correction")
-        for entity in other._present(as_of):
-            vectors.setdefault(entity, replace(self._empty(), kind="correction"))
-        return vectors
+                vectors[entity] = self.said(entity, as_of, final)
+            for entity in other._present(as_of):
+                vectors.setdefault(entity, self.said(entity, as_of, self._empty()))
+        else:
+            values = dict(self._empty().values)
+            for name, stand_in in self.off.items():
+                values[name] = Exactly(None) if stand_in is None else stand_in._empty().values[name]
+            vectors = {one: replace(self._empty(), values=values) for one in other._present(as_of)}
+        return {one: replace(vector, kind="correction") for one, vector in vectors.items()}
 
     def _present(self, as_of: int) -> dict[Entity, int]:
         """Entities with an event in the longest window, and how many they have before T."""

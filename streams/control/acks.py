@@ -62,7 +62,7 @@ class Acks:
         return sorted(found, key=lambda ack: ack.partition)
 
     def cut(self, feature_set: str, epoch: int, partitions: int) -> dict[int, int] | None:
-        """The fences of `epoch`; None while some partition has none.
+        """The fences of `epoch`; None while some partition has none, or has corrections to make.
 
         A partition that fenced a later epoch fenced this one with it.
         """
@@ -70,9 +70,14 @@ class Acks:
         cut = {
             partition: ack.offset
             for partition, (_, ack) in sorted(fences.items())
-            if partition < partitions and ack.epoch >= epoch
+            if partition < partitions and ack.epoch >= epoch and ack.corrections is not None
         }
         return cut if len(cut) == partitions else None
+
+    def corrections(self, feature_set: str, epoch: int) -> int:
+        """How many corrections the fences of `epoch` have led to."""
+        fences = self._fenced.get(feature_set, {}).values()
+        return sum(ack.corrections or 0 for _, ack in fences if ack.epoch == epoch)
 
     def checkpoints(self, request_id: str) -> dict[int, Checkpointed]:
         """What partitions have said of the checkpoint that a request asks for, in their order."""

@@ -161,7 +161,7 @@ class Draft:
             checkpoints=(() if record.checkpoint is None else (record.checkpoint, *record.kept)),
             reasons=(*record.reasons, *remarks),
             duration_ms=max(0, self.now_ms - record.times["received"]),
-            detail=f"{_asked(request)}{route}, {where}",
+            detail=f"{_asked(request)}{route}{_corrected(record)}, {where}",
         )
 
     def _log(self, event: AuditEvent, **fields: Any) -> None:
@@ -172,9 +172,14 @@ class Draft:
 def _asked(request: Request) -> str:
     """The action, and what it is about besides a version."""
     if request.feature is None:
-        return request.action
+        return f"{request.action} with repair" if request.repair else request.action
     instead = "" if request.fallback is None else f" with {request.fallback} instead"
     return f"{request.action} {request.feature} {'on' if request.enabled else 'off'}{instead}"
+
+
+def _corrected(record: RequestRecord) -> str:
+    made = record.corrections
+    return "" if made is None else f", {made} correction{'' if made == 1 else 's'}"
 
 
 def _version(record: RequestRecord) -> str | None:
@@ -206,6 +211,7 @@ def _reply(
         cut=record.cut,
         checkpoint=record.checkpoint,
         epoch=record.epoch,
+        corrections=record.corrections,
         at_ms=now_ms,
         times=record.times,
     )

@@ -32,9 +32,9 @@ def effect(
     """
     match request.action:
         case Action.ROLLBACK:
-            return rolled_back(record, target, rules)
+            return rolled_back(record, target, rules, repair=request.repair)
         case Action.ACTIVATE:
-            return activated(record, target, rules)
+            return activated(record, target, rules, repair=request.repair)
         case Action.RETIRE:
             return retired(record, target, rules)
         case Action.CANCEL:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streams.control.facts import Facts, PublishedSet, PublishedVersion
     from streams.control.records import Request, SetRecord
 
-UNSUPPORTED_OPTIONS = ("exclude", "repair", "checkpoint")
+UNSUPPORTED_OPTIONS = ("exclude", "checkpoint")
 """What this version of rewindow reads and checks, and does not do yet."""
 
 _SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)

@@ -283,9 +283,13 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What holds by an epoch of a set: who serves, what is switched off, what is pinned."""
+    """What holds by an epoch of a set: who serves, what is switched off, what is pinned.
+
+    `corrects` is a version whose vectors the one that serves says again where it takes over.
+    """
 
     serving: str
+    corrects: str | None = None
     toggles: tuple[Toggle, ...] = ()
     pinned: tuple[Pin, ...] = ()
 
@@ -305,9 +309,9 @@ class Held:
 class SetRecord:
     """All that is decided about one set. The newest one of a set says everything.
 
-    `epoch` numbers what partitions fence: who serves, `toggles`, `pinned`. `live` is in order of
-    publication; `served` are the versions that serve or have served, the latest last;
-    `generation` is the last one given out. Owners read the definitions at least up to
+    `epoch` numbers what partitions fence: who serves, what it `corrects`, `toggles`, `pinned`.
+    `live` is in order of publication; `served` are the versions that serve or have served, the
+    latest last; `generation` is the last one given out. Owners read the definitions at least up to
     `definitions_offset` before they obey.
     """
 
@@ -320,6 +324,7 @@ class SetRecord:
     retired: tuple[str, ...] = ()
     pinned: tuple[Pin, ...] = ()
     toggles: tuple[Toggle, ...] = ()
+    corrects: str | None = None
     activations: tuple[Activation, ...] = ()
     definitions_offset: int = 0
     request_id: str | None = None
@@ -335,7 +340,12 @@ class SetRecord:
     @property
     def held(self) -> Held:
         """What its epoch is about."""
-        return Held(serving=self.serving, toggles=self.toggles, pinned=self.pinned)
+        return Held(
+            serving=self.serving,
+            corrects=self.corrects,
+            toggles=self.toggles,
+            pinned=self.pinned,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +366,7 @@ class RequestRecord:
     cut: Mapping[int, int] = field(default_factory=dict)
     checkpoint: str | None = None
     kept: tuple[str, ...] = ()
+    corrections: int | None = None
     reasons: tuple[Reason, ...] = ()
     times: Mapping[str, int] = field(default_factory=dict)
 
@@ -385,6 +396,7 @@ class Reply:
     cut: Mapping[int, int] = field(default_factory=dict)
     checkpoint: str | None = None
     epoch: int | None = None
+    corrections: int | None = None
     at_ms: int = 0
     times: Mapping[str, int] = field(default_factory=dict)
 
@@ -422,6 +434,8 @@ class Fenced:
     """In one partition the epoch holds from `offset` on, and so do all before it.
 
     `closed_through_ms` is the highest as-of time closed there; None if there is none.
+    `corrections` says how many were made; None: they are being made, and it is said again when
+    all are there.
     """
 
     feature_set: str
@@ -431,6 +445,7 @@ class Fenced:
     partition: int
     offset: int
     closed_through_ms: int | None = None
+    corrections: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

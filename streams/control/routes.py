@@ -109,16 +109,16 @@ def marked_ready(record: SetRecord, version: str) -> SetRecord:
     return replace(record, live=tuple(live))
 
 
-def activated(record: SetRecord, target: str, rules: Rules) -> SetRecord:
+def activated(record: SetRecord, target: str, rules: Rules, *, repair: bool = False) -> SetRecord:
     """`target` serves from the next epoch on, and that can be undone."""
     pushed = Activation(version=target, from_version=record.serving, epoch=record.epoch + 1)
-    return _serve(record, target, (*record.activations, pushed), rules)
+    return _serve(record, target, (*record.activations, pushed), rules, repair=repair)
 
 
-def rolled_back(record: SetRecord, target: str, rules: Rules) -> SetRecord:
+def rolled_back(record: SetRecord, target: str, rules: Rules, *, repair: bool = False) -> SetRecord:
     """`target` serves from the next epoch on, and the activations since then are undone."""
     left = len(record.activations) - len(undone(record, target))
-    return _serve(record, target, record.activations[:left], rules)
+    return _serve(record, target, record.activations[:left], rules, repair=repair)
 
 
 def retired(record: SetRecord, version: str, rules: Rules) -> SetRecord:
@@ -161,10 +161,20 @@ def given_up(record: SetRecord, rules: Rules) -> SetRecord:
 
 
 def _serve(
-    record: SetRecord, target: str, activations: tuple[Activation, ...], rules: Rules
+    record: SetRecord,
+    target: str,
+    activations: tuple[Activation, ...],
+    rules: Rules,
+    *,
+    repair: bool,
 ) -> SetRecord:
     served = (*(one for one in record.served if one != target), target)
     after = replace(
-        record, serving=target, epoch=record.epoch + 1, activations=activations, served=served
+        record,
+        serving=target,
+        corrects=record.serving if repair else None,
+        epoch=record.epoch + 1,
+        activations=activations,
+        served=served,
     )
     return settled(after, rules)

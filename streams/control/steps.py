@@ -87,8 +87,10 @@ def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
     if record.state is State.SWITCHING:
         cut = known.acks.cut(request.feature_set, record.epoch or 0, plan.partitions)
         if cut is not None:
+            made = known.acks.corrections(request.feature_set, record.epoch or 0)
+            corrections = made if request.repair else None
             event = Event.FENCED if record.checkpoint is None else Event.SWITCHED
-            draft.move(record, event, cut=cut)
+            draft.move(record, event, cut=cut, corrections=corrections)
         return
     if record.state is State.CHECKPOINTING:
         _await_checkpoints(draft, known, record, plan)

@@ -505,6 +505,7 @@ def acknowledged(fences: Sequence[Fenced], stream: Stream, partition: int) -> li
             partition=partition,
             offset=one.offset,
             closed_through_ms=one.closed_through_ms,
+            corrections=one.corrections,
         )
         for one in fences
     ]

@@ -49,9 +49,9 @@ def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
     """What a claim has to bring to the committed position.
 
     That is what the epoch takes that is committed: who serves, pinned versions and stand-ins; the
-    version that closed C, which is needed until the other has closed something; and the newest
-    decision's: what it takes, and what was ready, so that others may count on it. Versions that
-    are not ready are warmed later.
+    version that closed C, which is needed until the other has closed something; one whose vectors
+    are being corrected; and the newest decision's: what it takes, and what was ready, so that
+    others may count on it. Versions that are not ready are warmed later.
     """
     holds: dict[str, Held] = {}
     following: list[Name] = []
@@ -59,10 +59,13 @@ def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
         epoch = progress.epochs.get(name, 0)
         held = decided.held_at(name, epoch) or Held(serving=stream.first(name))
         holds[name] = held
-        closed = progress.closed.get(name)
+        closed, correcting = progress.closed.get(name), progress.correcting
+        if correcting is not None and correcting.feature_set != name:
+            correcting = None
         route = decided.route(name)
         wanted = [
             *([] if closed is None else [closed.version]),
+            *([] if correcting is None else [correcting.version]),
             *held.needed,
             *([] if route is None else route.held.needed),
             *(one.version for one in live(stream, decided, name) if one.ready),

@@ -224,7 +224,8 @@ class Driver:
 def held_after(held: Held, decided: Decided) -> Held:
     """What holds once this is decided."""
     if isinstance(decided, Switch):
-        return replace(held, serving=decided.version)
+        corrects = held.serving if decided.repair else None
+        return replace(held, serving=decided.version, corrects=corrects)
     if isinstance(decided, Toggle):
         name = (decided.version, decided.feature)
         toggles = tuple(one for one in held.toggles if (one.version, one.feature) != name)

@@ -218,7 +218,8 @@ class Decisions:
         name, version = one.name, one.version
         match draw(st.integers(0, 4)):
             case 0 | 1:
-                return Switch(feature_set=name, version=version)
+                repair = draw(st.booleans())
+                return Switch(feature_set=name, version=version, repair=repair)
             case 2:
                 self._pinned ^= {version}
                 return Pin(feature_set=name, version=version, pinned=version in self._pinned)

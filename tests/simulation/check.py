@@ -68,7 +68,7 @@ def check(world: World) -> Iterator[str]:
     for partition in range(world.partitions):
         reference, problems = _reference(world, partition)
         yield from problems
-        for wrong in compare(reference.vectors, _rows(world, partition)):
+        for wrong in compare(reference.vectors, _rows(world, partition), reference.corrections):
             yield f"vector {wrong.what}: {wrong.key} of partition {partition}: {wrong.detail}"
         late.update((name, partition, offset) for name, offset in reference.late)
         dead.update((partition, offset) for offset, _ in reference.dead)
@@ -156,7 +156,8 @@ def _changes(name: str, before: Held, after: Held) -> Iterator[Decided]:
             off=True,
             stand_in=toggle.fallback,
         )
-    yield Switch(feature_set=name, version=after.serving)
+    repair = after.corrects == before.serving
+    yield Switch(feature_set=name, version=after.serving, repair=repair)
     earlier, later = ({pin.version for pin in one.pinned} for one in (before, after))
     for version in sorted(earlier ^ later):
         yield Pin(feature_set=name, version=version, pinned=version in later)
@@ -316,13 +317,19 @@ def _cuts(world: World, last: dict[str, RequestRecord]) -> Iterator[str]:
     """A completed switch says where each partition was fenced, as its owner said."""
     names, broker = world.settings.names, world.broker
     fences: dict[tuple[str, int, int], int] = {}
+    correcting: set[tuple[str, int, int]] = set()
     for record in broker.all((names.acks_topic, 0)):
         if not is_ack(record.headers):
             continue
         ack = decode_ack(record.value or b"")
         if isinstance(ack, Fenced):
             key = (ack.feature_set, ack.epoch, ack.partition)
-            if key in fences:
+            again = key in correcting and ack.corrections is not None
+            if again:  # the corrections that it led to are made
+                correcting.discard(key)
+            elif ack.corrections is None:
+                correcting.add(key)
+            if key in fences and (not again or fences[key] != ack.offset):
                 yield f"epoch {ack.epoch} of {ack.feature_set} was fenced twice"
             fences[key] = ack.offset
     for request_id, done in last.items():

@@ -107,7 +107,7 @@ class Scenario:
             case 4:
                 self._ask(Action.ROLLBACK, version, if_serving=rng.choice(("1.0.0", "2.0.0")))
             case 5 | 6:
-                self._ask(Action.ROLLBACK, None)
+                self._ask(Action.ROLLBACK, None, repair=rng.choice((False, True)))
             case 9:
                 self._ask(Action.ACTIVATE, version)
                 self._ask(Action.CANCEL, None, cancels=f"r{self._asked}")
@@ -121,7 +121,8 @@ class Scenario:
             case 14 | 15:
                 self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case _:
-                self._ask(rng.choice((Action.ACTIVATE, Action.ROLLBACK)), version)
+                action = rng.choice((Action.ACTIVATE, Action.ROLLBACK))
+                self._ask(action, version, repair=not rng.randrange(3))
 
     def _toggle(self, target: str | None) -> None:
         rng = self._rng

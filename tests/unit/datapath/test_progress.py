@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.datapath.progress import Closed, Cursor, Progress
+from streams.datapath.progress import Closed, Correcting, Cursor, Progress
 from streams.errors import RewindowError
 
 FULL = Progress(
@@ -15,6 +15,16 @@ FULL = Progress(
     control_offset=9,
     epochs={"ümlaut": 4, "gone": 1},
     cursor=Cursor(outlet="ümlaut", version="1.0.0", as_of_ms=-20, entities_done=3),
+    began={"ümlaut": -30},
+    took_over={"ümlaut": -20},
+    correcting=Correcting(
+        feature_set="ümlaut",
+        version="1.0.0",
+        through_ms=-10,
+        as_of_ms=-15,
+        entities_done=2,
+        made=5,
+    ),
     owing=True,
     start=12,
 )
@@ -36,6 +46,7 @@ def test_what_was_written_before_there_were_epochs_is_understood() -> None:
         idle_watermark_ms=7,
         watermark_ms=9,
         definitions_offset=3,
+        began={"a": 20},
         start=2,
         cursor=Cursor(outlet="a", version="1.0.0", as_of_ms=30, entities_done=4),
     )
