@@ -81,6 +81,10 @@ def summary(reply: Reply) -> list[str]:
             f"{name}: {plan.target} serves instead of {plan.from_version}, epoch {reply.epoch}, "
             f"{_took_ms(reply)} ms after the request"
         ]
+    if reply.corrections is not None:
+        lines.append(
+            f"what {plan.from_version} has said was corrected: {reply.corrections} vectors"
+        )
     if plan.undoes:
         lines.append(f"takes back the activation of {', '.join(plan.undoes)}")
     if plan.becomes_cold:

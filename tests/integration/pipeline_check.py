@@ -223,7 +223,7 @@ class PipelineCheck:
         found.vectors = len(rows)
         found.open_windows_at_cut = expected.open_windows_at_cut
         found.by_version = self._by_version(sets)
-        for mismatch in compare(expected.vectors, rows):
+        for mismatch in compare(expected.vectors, rows, expected.corrections):
             found.blame(mismatch.what, _told(mismatch))
         found.late = self._judge_copies(found, self.settings.names.late_topic, expected.late)
         found.dead_letters = self._judge_copies(found, self.settings.names.dlq_topic, expected.dead)
@@ -284,12 +284,13 @@ Copy = tuple[int, int, str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """From these offsets of each partition on, this version of a set serves, or something else
-    holds that is `decided` about it."""
+    holds that is `decided` about it. With `repair` it says again what the one before has said."""
 
     feature_set: str
     version: str
     offsets: Mapping[int, int]
     decided: Toggle | Pin | None = None
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +298,7 @@ class ExpectedOutput:
     """Everything that a source topic asks for."""
 
     vectors: Mapping[VectorKey, Vector]
+    corrections: Mapping[VectorKey, Sequence[Vector]]
     late: frozenset[Copy]
     dead: frozenset[Copy]
     open_windows_at_cut: int = 0
@@ -337,14 +339,17 @@ def expect(
         )
     late: set[Copy] = set()
     vectors: dict[VectorKey, Vector] = {}
+    corrections: dict[VectorKey, list[Vector]] = {}
     for partition, reference in references.items():
         for cut in pending[partition]:
             open_windows += take_over(reference, cut, sets)
         late.update((partition, offset, name) for name, offset in reference.late)
         dead.update((partition, offset, error) for offset, error in reference.dead)
         vectors |= reference.vectors
+        corrections |= reference.corrections
     return ExpectedOutput(
         vectors=vectors,
+        corrections=corrections,
         late=frozenset(late),
         dead=frozenset(dead),
         open_windows_at_cut=open_windows,
@@ -359,7 +364,7 @@ def take_over(reference: Reference, cut: Cut, sets: Iterable[FeatureSet]) -> int
     if cut.decided is not None:
         reference.feed(cut.decided)
         return 0
-    reference.feed(Switch(feature_set=cut.feature_set, version=cut.version))
+    reference.feed(Switch(feature_set=cut.feature_set, version=cut.version, repair=cut.repair))
     closed_ms = reference.closed_through_ms[cut.feature_set]
     highest_ms = reference.highest_event_time_ms
     if closed_ms is None or highest_ms is None:

@@ -88,15 +88,16 @@ def rig(kafka: KafkaTools, tmp_path: Path, prefix: str) -> Rig:
     return Rig(kafka, tmp_path, prefix)
 
 
-def cut_of(rig: Rig, reply: dict[str, Any] | None) -> Cut:
+def cut_of(rig: Rig, reply: dict[str, Any] | None, *, repair: bool = False) -> Cut:
     """Where a switch has taken place, as its reply says."""
     assert reply is not None
     offsets = {int(partition): offset for partition, offset in reply["cut"].items()}
-    return Cut(feature_set=rig.feature_set, version=reply["target"], offsets=offsets)
+    return Cut(feature_set=rig.feature_set, version=reply["target"], offsets=offsets, repair=repair)
 
 
 @pytest.mark.parametrize("later", VERSIONS)
 def test_a_version_takes_over_and_is_taken_back_under_load(rig: Rig, later: str) -> None:
+    repair = "filter" in later
     schema_id = rig.check.prepare(TUMBLING)
     events = Load(seed=21, events=12_000, entities=300, schema_id=schema_id)
     records = events.records()
@@ -109,14 +110,15 @@ def test_a_version_takes_over_and_is_taken_back_under_load(rig: Rig, later: str)
         worker.until(lambda: activated("completed"), "switched to 1.1.0")
         rig.produce(islice(records, 3_000))
         worker.until(rig.finished, "done with what 1.1.0 serves")
-        withdrawn = rig.ask(reason="it counts too much")
+        withdrawn = rig.ask(reason="it counts too much", repair=repair)
         worker.until(lambda: withdrawn("completed"), "back at 1.0.0")
         rig.produce(records)
         rig.produce(events.closing())
         worker.until(rig.finished, "done with all events")
         assert worker.stop() == 0, worker.messages
-    cuts = [cut_of(rig, activated("completed")), cut_of(rig, withdrawn("completed"))]
-    for reply in (activated("completed"), withdrawn("completed")):
+    back = withdrawn("completed")
+    cuts = [cut_of(rig, activated("completed")), cut_of(rig, back, repair=repair)]
+    for reply in (activated("completed"), back):
         assert reply is not None
         assert reply["reasons"] == []
         stored = list((rig.directory / "state" / "snapshots").rglob(f"{reply['checkpoint']}.json"))
@@ -126,3 +128,7 @@ def test_a_version_takes_over_and_is_taken_back_under_load(rig: Rig, later: str)
     topic = rig.check.settings.names.features_topic(rig.feature_set)
     served = Counter(it.headers["rewindow.version"] for it in rig.kafka.consume_all(topic))
     assert min(served[b"1.0.0"], served[b"1.1.0"]) > 0
+    kinds = Counter(it.headers["rewindow.kind"] for it in rig.kafka.consume_all(topic))
+    assert back is not None
+    assert kinds[b"correction"] == (back["corrections"] or 0)
+    assert bool(kinds[b"correction"]) == repair

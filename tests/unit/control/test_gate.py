@@ -142,7 +142,6 @@ def toggle(**fields: Any) -> Request:
         (Code.SCHEMA_REFUSED, pin(), facts(outside=Outside(schema_reasons=("theirs",))), V2,
          "refused: theirs"),
         (Code.UNSUPPORTED, request(exclude=Exclude(where="a")), ROLLED, "exclude", "leave it out"),
-        (Code.UNSUPPORTED, request(repair=True), ROLLED, "repair", "leave it out"),
         (Code.UNSUPPORTED, request(checkpoint="c"), ROLLED, "checkpoint", "leave it out"),
     ],
 )  # fmt: skip
@@ -190,7 +189,7 @@ def test_a_fallback_has_to_fit(changed: dict[str, Any], why: str) -> None:
 
 
 def test_all_reasons_are_collected() -> None:
-    asked = activate("9.0.0", if_serving=V3, deadline_ms=1, repair=True)
+    asked = activate("9.0.0", if_serving=V3, deadline_ms=1, checkpoint="x")
     assert codes(asked, facts(in_flight="r0")) == [
         Code.UNSUPPORTED,
         Code.DEADLINE_PASSED,
