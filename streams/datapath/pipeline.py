@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING
 
 from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
-<<<<<<< HEAD
-from streams.datapath.feature_set import SetPath
-=======
 from streams.datapath.corrections import Corrections
->>>>>>> bf0aedc (Repair: what a withdrawn version has said is said again)
+from streams.datapath.feature_set import SetPath
 from streams.datapath.fence import fence
 from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
