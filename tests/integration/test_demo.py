@@ -70,6 +70,7 @@ def test_a_short_rollback_demo_compares_what_each_version_served(
     found = json.loads(done.stdout)
     assert (found["lost"], found["duplicated"], found["wrong"]) == (0, 0, 0)
     assert found["vectors"] == sum(found["vectors_by_version"].values())
+    assert found["corrections"] > 0
     versions = ("1.0.0", "1.1.0", "2.0.0")
     assert set(found["vectors_by_version"]) == {f"origin_departures@{one}" for one in versions}
     assert min(found["vectors_by_version"].values()) > 0

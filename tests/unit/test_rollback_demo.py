@@ -93,6 +93,25 @@ def test_what_is_not_as_it_must_be_is_blamed(
     assert verdict.by_version[f"{NAME}@2.0.0"] == 1
 
 
+def test_a_correction_must_be_asked_for(expected: Expected, versions: list[FeatureSet]) -> None:
+    first, *_ = as_found(expected, versions)
+    again = replace(first, row=replace(first.row, kind="correction"))
+    vector = replace(expected.vectors[first.row.key], kind="correction")
+    only = {first.row.key: expected.vectors[first.row.key]}
+    asked = replace(
+        expected,
+        vectors=only,
+        corrections={first.row.key: [vector]},
+        repairing=[first.version],
+    )
+    verdict = judge(asked, versions, [first, again])
+    assert (verdict.vectors, verdict.corrections) == (1, 1)
+    assert (verdict.lost, verdict.duplicated, verdict.wrong) == (0, 0, 0)
+    assert judge(asked, versions, [first]).lost == 1
+    unasked = judge(replace(expected, vectors=only), versions, [first, again])
+    assert (unasked.duplicated, unasked.wrong) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
@@ -102,12 +121,13 @@ def test_what_is_not_as_it_must_be_is_blamed(
         ({"wrong": 1}, True),
         ({"by_version": {f"{NAME}@1.0.0": 3, f"{NAME}@1.1.0": 0}}, True),
         ({"open_windows": 0}, True),
+        ({"corrections": 0}, True),
     ],
 )
 def test_a_run_fails_unless_it_shows_what_it_is_for(
     changes: dict[str, Any], failed: bool, tmp_path: Path
 ) -> None:
-    verdict = Verdict(vectors=3)
+    verdict = Verdict(vectors=3, corrections=2)
     verdict.by_version[f"{NAME}@1.0.0"] = 3
     open_windows = changes.pop("open_windows", 9)
     for name, value in changes.items():

@@ -14,12 +14,14 @@ from tests.integration.pipeline_check import Cut, take_over
 from tests.reference import Reference, Row, Vector, VectorKey, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from examples.flights.demo.sent import Sent
     from examples.flights.demo.site import Site
     from streams.definitions.model import FeatureSet, Source
+
+CORRECTION = "correction"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,18 @@ class Expected:
     open_windows: Sequence[int]
     """For each cut, in order: as-of times that had events and were not closed, over all
     partitions."""
+    corrections: Mapping[VectorKey, Sequence[Vector]] = field(default_factory=dict)
+    """What must be said again, in its order."""
+    repairing: Collection[str] = ()
+    """The versions that say it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """The feature topic beside the reference model."""
+    """The feature topic beside the reference model; corrections are counted apart."""
 
     vectors: int = 0
+    corrections: int = 0
     lost: int = 0
     duplicated: int = 0
     wrong: int = 0
@@ -65,6 +72,7 @@ def expect(
     """
     vectors: dict[VectorKey, Vector] = {}
     version: dict[VectorKey, str] = {}
+    corrections: dict[VectorKey, Sequence[Vector]] = {}
     open_windows = [0] * len(cuts)
     for partition, events in contents.by_partition.items():
         reference = Reference(versions, FIELDS, max_ahead_ms=source.max_ahead_ms)
@@ -83,7 +91,14 @@ def expect(
         for key in reference.vectors:
             version.setdefault(key, serving)
         vectors |= reference.vectors
-    return Expected(vectors=vectors, version=version, open_windows=open_windows)
+        corrections |= reference.corrections
+    return Expected(
+        vectors=vectors,
+        version=version,
+        open_windows=open_windows,
+        corrections=corrections,
+        repairing={cut.version for cut in cuts if cut.repair},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +139,18 @@ def judge(expected: Expected, versions: Sequence[FeatureSet], found: Iterable[Fo
     verdict = Verdict(by_version=Counter({f"{one.name}@{one.version}": 0 for one in versions}))
     rows = []
     for one in found:
+        rows.append(one.row)
+        if one.row.kind == CORRECTION:
+            verdict.corrections += 1
+            if one.version not in expected.repairing:
+                verdict.blame("wrong", f"{_name(one.row.key)} is a correction of {one.version}")
+            continue
         verdict.vectors += 1
         verdict.by_version[f"{one.row.feature_set}@{one.version}"] += 1
         served = expected.version.get(one.row.key)
         if served is not None and served != one.version:
             verdict.blame("wrong", f"{_name(one.row.key)} is of {one.version}; {served} served")
-        rows.append(one.row)
-    for mismatch in compare(expected.vectors, rows):
+    for mismatch in compare(expected.vectors, rows, expected.corrections):
         verdict.blame(mismatch.what, f"{_name(mismatch.key)}: {mismatch.detail}")
     return verdict
 

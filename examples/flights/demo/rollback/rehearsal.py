@@ -3,7 +3,8 @@
 1. Start Kafka and the registry, publish 1.0.0, run a worker, begin to produce.
 2. When the worker has come to a mark, publish 1.1.0 and activate it while flights go on coming.
 3. The same with 2.0.0, which is bad.
-4. Take it back, with a message that any Kafka client could send.
+4. Take it back, with a message that any Kafka client could send, which also asks that what 2.0.0
+   has said is said again.
 5. Produce the rest, stop the worker, read the feature topic and compare.
 """
 
@@ -60,7 +61,7 @@ ACTS = (
         mark=0.70,
         end=0.85,
         publish=None,
-        wishes={"action": "rollback", "reason": "delays are negative"},
+        wishes={"action": "rollback", "reason": "delays are negative", "repair": True},
     ),
 )
 
@@ -91,7 +92,15 @@ def rehearse(screen: Screen, *, given: Addresses | None, keep: bool, limit: int 
             asked = [stage.play(act) for act in ACTS]
             # 5
             stage.finish()
-        cuts = [Cut(feature_set=name, version=one.target, offsets=one.cut) for one in asked]
+        cuts = [
+            Cut(
+                feature_set=name,
+                version=one.target,
+                offsets=one.cut,
+                repair=bool(act.wishes.get("repair")),
+            )
+            for act, one in zip(ACTS, asked, strict=True)
+        ]
         with screen.phase("judging", "Comparison with the reference model"):
             expected = expect(versions, source, sent(flown, ()), cuts)
             verdict = judge(expected, versions, read_found(versions, place))

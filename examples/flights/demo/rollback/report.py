@@ -55,7 +55,7 @@ class Findings:
         verdict = self.verdict
         wrong = verdict.lost or verdict.duplicated or verdict.wrong
         shows = all(one.open_windows for one in self.switches) and all(verdict.by_version.values())
-        return bool(wrong or not shows)
+        return bool(wrong or not shows or not verdict.corrections)
 
     def as_json(self) -> str:
         """One object; what is said once is about the rollback."""
@@ -64,6 +64,7 @@ class Findings:
             {
                 "events": self.events,
                 "vectors": verdict.vectors,
+                "corrections": verdict.corrections,
                 "lost": verdict.lost,
                 "duplicated": verdict.duplicated,
                 "wrong": verdict.wrong,
@@ -88,6 +89,8 @@ class Findings:
         for name, number in self.verdict.by_version.items():
             if not number:
                 console.print(f"[red]{escape(name)} served no vector: the run shows nothing[/]")
+        if not self.verdict.corrections:
+            console.print("[red]nothing was corrected: the run shows nothing[/]")
 
     def _switches(self) -> Table:
         table = _table("Milliseconds from the request to each answer")
@@ -120,6 +123,7 @@ class Findings:
         found = {
             **{name.partition("@")[2]: number for name, number in verdict.by_version.items()},
             "vectors": verdict.vectors,
+            "corrections": verdict.corrections,
             "lost": verdict.lost,
             "duplicated": verdict.duplicated,
             "wrong": verdict.wrong,
