@@ -122,6 +122,14 @@ def outlet(feature_set: str, version: str) -> str:
     return f"{feature_set}@{version}"
 
 
+def variant(version: str, excluding: int) -> str:
+    """What a version goes by while a set leaves events out: one that stores something else.
+
+    `excluding` is the number of the latest exclusion that it plans with, 0 for none.
+    """
+    return f"{version}~{excluding}" if excluding else version
+
+
 def set_of(outlet: str) -> str:
     """The set whose vectors go by this."""
     return outlet.partition("@")[0]

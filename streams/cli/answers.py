@@ -34,7 +34,7 @@ def progress(reply: Reply) -> str:
         case ReplyState.SWITCHED if reply.action not in SWITCHES:
             return f"done on every partition, epoch {reply.epoch}"
         case ReplyState.ACCEPTED if reply.dry_run:
-            return f"would be accepted: {plan.from_version} to {plan.target}"
+            return f"would be accepted: {_switch(plan)}"
         case ReplyState.ACCEPTED if plan.how is How.HOT:
             return f"accepted: {plan.target} is live, switching from {plan.from_version}"
         case ReplyState.PREPARING:
@@ -43,7 +43,7 @@ def progress(reply: Reply) -> str:
                 f"{plan.partitions} partitions when it began"
             )
         case ReplyState.SWITCHED:
-            return f"switched to {plan.target}, epoch {reply.epoch}"
+            return f"switched to {_target(plan)}, epoch {reply.epoch}"
     return f"{reply.state}: {plan.target}"
 
 
@@ -75,10 +75,10 @@ def summary(reply: Reply) -> list[str]:
         lines = [f"{name}: {_what(reply, plan, becomes)}{fenced}"]
     elif reply.dry_run:
         when = _WHEN[plan.how]
-        lines = [f"{name}: {plan.target} would serve instead of {plan.from_version}, {when}"]
+        lines = [f"{name}: {plan.target} would serve {_instead(plan)}, {when}"]
     else:
         lines = [
-            f"{name}: {plan.target} serves instead of {plan.from_version}, epoch {reply.epoch}, "
+            f"{name}: {plan.target} serves {_instead(plan)}, epoch {reply.epoch}, "
             f"{_took_ms(reply)} ms after the request"
         ]
     if reply.corrections is not None:
@@ -90,6 +90,23 @@ def summary(reply: Reply) -> list[str]:
     if plan.becomes_cold:
         lines.append(f"no longer kept live: {', '.join(plan.becomes_cold)}")
     return lines
+
+
+def _same(plan: Plan) -> bool:
+    """Whether it is the version that served already: then events are left out."""
+    return plan.target == plan.from_version
+
+
+def _switch(plan: Plan) -> str:
+    return _target(plan) if _same(plan) else f"{plan.from_version} to {plan.target}"
+
+
+def _target(plan: Plan) -> str:
+    return f"{plan.target} without the events" if _same(plan) else plan.target
+
+
+def _instead(plan: Plan) -> str:
+    return "without the events" if _same(plan) else f"instead of {plan.from_version}"
 
 
 def _what(reply: Reply, plan: Plan, becomes: str) -> str:

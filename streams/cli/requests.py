@@ -67,8 +67,10 @@ Excluded = Annotated[
     typer.Option(
         "--exclude",
         metavar="SQL|PARTITION:FROM-TO",
-        help="Leave events out: those that an SQL condition selects, or offsets of a partition "
-        "up to and without TO. May be given more than once.",
+        help="Leave events out, from now on and for good: those that an SQL condition over the "
+        "source's fields selects, or offsets of a partition of its topic up to and without TO. "
+        "May be given more than once. Without --to, the version that serves stays; what was "
+        "emitted with these events is emitted again.",
         show_default=False,
     ),
 ]

@@ -56,14 +56,20 @@ def register(app: typer.Typer) -> None:
 
 @takes_common_options
 def versions(common: CommonOptions, feature_set: SetName, json: Json = False) -> None:
-    """Show which version of a set serves, which ones are live, and which are not."""
+    """Show which version of a set serves, which ones are live, and what is left out."""
     settings = common.settings()
     with Registry.from_settings(settings.registry_options()) as registry:
-        rows = _look(settings, registry, feature_set)
+        rows, route = _look(settings, registry, feature_set)
+    left_out = exclusion_rows(route)
     if json:
-        print_json({"feature_set": feature_set, "versions": [_as_json(row) for row in rows]})
+        shown = [_as_json(row) for row in rows]
+        print_json({"feature_set": feature_set, "versions": shown, "exclusions": left_out})
     else:
-        Console(highlight=False).print(_table(rows))
+        console = Console(highlight=False)
+        console.print(_table(rows))
+        for one in left_out:
+            verb = "leaves out" if one["in_force"] else "is to leave out"
+            console.print(f"{feature_set} {verb} {one['text']}", soft_wrap=True, markup=False)
 
 
 def serving_now(settings: Settings, registry: Registry, feature_set: str) -> str | None:
@@ -110,6 +116,26 @@ def version_rows(
     ]
 
 
+def exclusion_rows(route: SetRecord | None) -> list[dict[str, Any]]:
+    """What a set leaves out, oldest first; the last one may be in preparation only."""
+    from streams.control.draft import excluded_text
+
+    if route is None:
+        return []
+    return [
+        {
+            "number": one.number,
+            "where": one.where,
+            "offsets": [
+                {"partition": it.partition, "from": it.start, "to": it.end} for it in one.offsets
+            ],
+            "text": excluded_text(one),
+            "in_force": one in route.in_force,
+        }
+        for one in route.exclusions
+    ]
+
+
 class _History:
     """When each version came into the state that it is in. The first one serves by default."""
 
@@ -150,7 +176,9 @@ def _ready(route: SetRecord | None, one: PublishedSet, acks: Acks, partitions: i
     return partitions if live.ready else acks.ready(name, live, partitions)
 
 
-def _look(settings: Settings, registry: Registry, name: str) -> list[VersionRow]:
+def _look(
+    settings: Settings, registry: Registry, name: str
+) -> tuple[list[VersionRow], SetRecord | None]:
     from streams.cli.control_topics import Values, need_topics, read_acks, read_control
     from streams.control.acks import Acks
     from streams.control.state import fold
@@ -169,7 +197,8 @@ def _look(settings: Settings, registry: Registry, name: str) -> list[VersionRow]
     acks = Acks(state.acks_offset)
     for offset, ack in read_acks(settings, values, state.acks_offset):
         acks.add(offset, ack)
-    return version_rows(published, records, acks, found.catalog.sets[name].partitions)
+    rows = version_rows(published, records, acks, found.catalog.sets[name].partitions)
+    return rows, state.sets.get(name)
 
 
 def _as_json(row: VersionRow) -> dict[str, Any]:

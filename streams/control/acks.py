@@ -110,5 +110,7 @@ def _matters(attempt: Attempt, state: ControlState) -> bool:
     record = state.sets.get(name)
     if record is None or generation > record.generation:
         return True
-    live = record.live_version(version)
-    return live is not None and live.generation == generation and not live.ready
+    return any(
+        (one.version, one.generation) == (version, generation) and not one.ready
+        for one in record.live
+    )

@@ -23,7 +23,7 @@ from streams.control.records import (
 )
 
 if TYPE_CHECKING:
-    from streams.control.records import Request
+    from streams.control.records import Exclude, Exclusion, LiveVersion, Request
     from streams.control.routes import Rules
     from streams.control.state import ControlState
 
@@ -81,9 +81,16 @@ class Draft:
         """Decide this about a set."""
         self._sets[record.feature_set] = replace(record, request_id=request_id)
 
-    def note(self, event: AuditEvent, record: SetRecord, version: str) -> None:
+    def note(self, event: AuditEvent, record: SetRecord, live: LiveVersion) -> None:
         """Put what happened to a version of a set on the audit trail."""
-        self._log(event, feature_set=record.feature_set, version=version, epoch=record.epoch)
+        number = live.excluding
+        self._log(
+            event,
+            feature_set=record.feature_set,
+            version=live.version,
+            epoch=record.epoch,
+            detail=f"without the events of exclusion {number}" if number else "",
+        )
 
     def move(
         self,
@@ -171,6 +178,8 @@ class Draft:
 
 def _asked(request: Request) -> str:
     """The action, and what it is about besides a version."""
+    if request.exclude is not None:
+        return f"{request.action} without {excluded_text(request.exclude)}"
     if request.feature is None:
         return f"{request.action} with repair" if request.repair else request.action
     instead = "" if request.fallback is None else f" with {request.fallback} instead"
@@ -180,6 +189,13 @@ def _asked(request: Request) -> str:
 def _corrected(record: RequestRecord) -> str:
     made = record.corrections
     return "" if made is None else f", {made} correction{'' if made == 1 else 's'}"
+
+
+def excluded_text(exclude: Exclude | Exclusion) -> str:
+    """What is left out, in a few words."""
+    parts = [] if exclude.where is None else [f"events where {exclude.where}"]
+    parts += [f"{one.partition}:{one.start}-{one.end}" for one in exclude.offsets]
+    return ", ".join(parts)
 
 
 def _version(record: RequestRecord) -> str | None:

@@ -8,6 +8,7 @@ from streams.control.records import Action, Pin, Toggle
 from streams.control.routes import (
     activated,
     given_up,
+    left_out,
     pinned,
     retired,
     rolled_back,
@@ -31,6 +32,8 @@ def effect(
     enough for a plan.
     """
     match request.action:
+        case Action.ROLLBACK if request.exclude is not None:
+            return left_out(record, target, rules)
         case Action.ROLLBACK:
             return rolled_back(record, target, rules, repair=request.repair)
         case Action.ACTIVATE:

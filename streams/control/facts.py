@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from streams.control.acks import Acks
-    from streams.control.records import Pin, Replay, Request, RequestRecord, SetRecord
+    from streams.control.records import (
+        Exclude,
+        Exclusion,
+        Pin,
+        Replay,
+        Request,
+        RequestRecord,
+        SetRecord,
+    )
     from streams.control.state import ControlState
 
 
@@ -37,13 +45,15 @@ class PublishedVersion:
 class PublishedSet:
     """A set's versions in order of publication, and the stream that it reads.
 
-    `partitions` is 0 while the stream's `topic` does not exist.
+    `partitions` is 0 while the stream's `topic` does not exist; `source_partitions` are those of
+    the source's topic.
     """
 
     stream: str
     topic: str
     partitions: int
     versions: tuple[PublishedVersion, ...]
+    source_partitions: int = 0
 
     def version(self, name: str | None) -> PublishedVersion | None:
         return next((one for one in self.versions if one.version == name), None)
@@ -61,12 +71,14 @@ class Catalog:
 class Outside:
     """What only Kafka and the registry know of a target.
 
-    `schema_reasons` say why its output schema may not be written; `replays` are what a cold
-    target needs of each partition's log. `pin` names the schemas of the topic that a version
+    `schema_reasons` say why its output schema may not be written, `exclude_reasons` why events
+    can't be left out as is asked for; `replays` are what a cold target needs of each partition's
+    log. `pin` names the schemas of the topic that a version
     to be pinned writes, once there is that topic.
     """
 
     schema_reasons: tuple[str, ...] = ()
+    exclude_reasons: tuple[str, ...] = ()
     replays: tuple[Replay, ...] = ()
     pin: Pin | None = None
 
@@ -94,10 +106,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A published version that a request is about. A cold one may have something to replay.
+    """A published version that a request is about. A cold one may have something to replay, and
+    one without the events of `exclude` always has.
 
     `partitions` are those that have it ready; `ready` are the sets and versions of its stream
-    that every partition has.
+    that every partition has, and `left_out` what these sets leave out now.
     """
 
     feature_set: str
@@ -105,6 +118,8 @@ class Target:
     cold: bool
     partitions: frozenset[int] = frozenset()
     ready: frozenset[tuple[str, str]] = frozenset()
+    left_out: Mapping[str, tuple[Exclusion, ...]] = field(default_factory=dict)
+    exclude: Exclude | None = None
 
 
 def target_of(request: Request, route: SetRecord) -> str | None:
@@ -145,17 +160,22 @@ class Known:
         if version is None or published.version(version) is None:
             return None
         live = route.live_version(version)
-        if live is not None and live.ready:
+        if live is not None and live.ready and request.exclude is None:
             return Target(feature_set=request.feature_set, version=version, cold=False)
-        partitions = published.partitions
+        partitions: frozenset[int] = frozenset()
+        if live is not None and request.exclude is None:
+            partitions = self.acks.ready_on(request.feature_set, live, published.partitions)
+        ready = frozenset(self._ready(published.stream))
+        names = {request.feature_set, *(name for name, _ in ready)}
+        routes = {name: self.state.route(name, self.rules(name)) for name in names}
         return Target(
             feature_set=request.feature_set,
             version=version,
             cold=True,
-            partitions=self.acks.ready_on(request.feature_set, live, partitions)
-            if live is not None
-            else frozenset(),
-            ready=frozenset(self._ready(published.stream)),
+            partitions=partitions,
+            ready=ready,
+            left_out={name: one.in_force for name, one in routes.items()},
+            exclude=request.exclude,
         )
 
     def _ready(self, stream: str) -> Iterator[tuple[str, str]]:
@@ -164,7 +184,8 @@ class Known:
         for name, published in self.catalog.sets.items():
             if published.stream == stream:
                 route = self.state.route(name, self.rules(name))
-                there = {route.serving, *(one.version for one in route.live if one.ready)}
+                ready = (it for it in route.live if it.ready and it.excluding == route.excluding)
+                there = {route.serving, *(one.version for one in ready)}
                 yield from ((name, version) for version in there)
 
     def facts(self, request: Request, outside: Outside, now_ms: int) -> Facts:
@@ -178,7 +199,7 @@ class Known:
         route = self.state.route(name, rules)
         live = route.live_version(target_of(request, route))
         ready = 0
-        if live is not None:
+        if live is not None and request.exclude is None:
             partitions = published.partitions
             ready = partitions if live.ready else self.acks.ready(name, live, partitions)
         return Facts(

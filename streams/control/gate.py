@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.control.facts import Facts, PublishedSet, PublishedVersion
-    from streams.control.records import Request, SetRecord
+    from streams.control.records import Exclude, Request, SetRecord
 
-UNSUPPORTED_OPTIONS = ("exclude", "checkpoint")
+UNSUPPORTED_OPTIONS = ("checkpoint",)
 """What this version of rewindow reads and checks, and does not do yet."""
 
 _SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
@@ -69,7 +69,7 @@ class _Checks:
         self.route = route
         self.target = target_of(request, route)
         live = route.live_version(self.target)
-        self.ready = live is not None and live.ready
+        self.ready = live is not None and live.ready and request.exclude is None
 
     def all(self) -> Iterator[Reason]:
         yield from self.still_true()
@@ -124,6 +124,8 @@ class _Checks:
             yield _reason(Code.ALREADY_SERVING, message, target)
         yield from self.schema()
         yield from self.stream()
+        if self.request.exclude is not None:
+            yield from self.exclude(self.request.exclude)
         if not self.ready:
             yield from self.source_gone()
 
@@ -131,6 +133,20 @@ class _Checks:
         for why in self.facts.outside.schema_reasons:
             message = f"the output schema of {self.target} is refused: {why}"
             yield _reason(Code.SCHEMA_REFUSED, message, self.target or "")
+
+    def exclude(self, exclude: Exclude) -> Iterator[Reason]:
+        for why in self.facts.outside.exclude_reasons:
+            yield _reason(Code.EXCLUDE_REFUSED, f"exclude: {why}", "exclude.where")
+        partitions = self.published.source_partitions
+        for one in exclude.offsets:
+            if one.partition >= partitions:
+                message = f"exclude: the source has partitions 0 to {partitions - 1}, and no "
+                message += f"{one.partition}: partitions and offsets are those of its topic"
+                yield _reason(Code.EXCLUDE_REFUSED, message, "exclude.offsets")
+        known = [(it.where, it.offsets) for it in self.route.in_force]
+        if (exclude.where, exclude.offsets) in known:
+            message = f"exclude: {self.route.feature_set} leaves these events out already"
+            yield _reason(Code.EXCLUDE_REFUSED, message, "exclude")
 
     def stream(self) -> Iterator[Reason]:
         if not self.published.partitions:
@@ -269,10 +285,11 @@ class _Checks:
         elif action in _SWITCHES and not self.ready:
             how = How.COLD
         if action in _SWITCHES:
-            route = prepared(route, target, rules, again=False)
+            route = prepared(route, target, rules, again=False, exclude=self.request.exclude)
         after = effect(self.request, route, target, rules, self.facts.outside.pin)
         lost = {one.version for one in self.route.live} - {one.version for one in after.live}
-        undoes = undone(self.route, target) if action is Action.ROLLBACK else ()
+        back = action is Action.ROLLBACK and target != self.route.serving
+        undoes = undone(self.route, target) if back else ()
         return Plan(
             how=how,
             target=target,

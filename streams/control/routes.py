@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from streams.control.records import Activation, LiveVersion, Pin, SetRecord, Toggle
+from streams.control.records import Activation, Exclusion, LiveVersion, Pin, SetRecord, Toggle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from streams.control.records import Exclude
 
 KEEP = 2
 """How many versions before the serving one stay live unless the settings say otherwise."""
@@ -76,36 +78,66 @@ def kept(record: SetRecord, rules: Rules) -> set[str]:
 def settled(record: SetRecord, rules: Rules, *, preparing: str | None = None) -> SetRecord:
     """The record with the live versions that it should have.
 
-    Versions that become live get a new generation; `preparing` is kept live besides.
+    Versions that become live get a new generation; `preparing` is kept live besides. While an
+    exclusion is prepared with it, that is what speaks once it serves, and what stands in there,
+    as it is without these events; nobody prepares one without `preparing`.
     """
-    wanted = kept(record, rules)
-    if preparing is not None:
-        wanted.add(preparing)
-    known = {one.version: one for one in record.live}
-    order = [one for one in dict.fromkeys((*rules.published, *known)) if one in wanted]
+    wanted = {(record.excluding, one) for one in kept(record, rules)}
+    if preparing is None:
+        record = replace(record, exclusions=record.in_force)
+    elif record.pending is None:
+        wanted.add((record.excluding, preparing))
+    else:
+        then = replace(record, serving=preparing).held.versions
+        wanted |= {(record.pending.number, one) for one in then}
+    known = {(one.excluding, one.version): one for one in record.live}
+    versions = dict.fromkeys((*rules.published, *(one.version for one in record.live)))
+    order = [
+        (number, one)
+        for number in sorted({number for number, _ in wanted})
+        for one in versions
+        if (number, one) in wanted
+    ]
     if all(one in known for one in order):
         return replace(record, live=tuple(known[one] for one in order))
     generation = record.generation + 1
+    made = {
+        (number, one): LiveVersion(version=one, generation=generation, excluding=number)
+        for number, one in order
+    }
     return replace(
         record,
-        live=tuple(
-            known.get(one, LiveVersion(version=one, generation=generation)) for one in order
-        ),
+        live=tuple(known.get(one, made[one]) for one in order),
         generation=generation,
         definitions_offset=max(record.definitions_offset, rules.definitions_offset),
     )
 
 
-def prepared(record: SetRecord, target: str, rules: Rules, *, again: bool) -> SetRecord:
-    """`target` is brought to the stream; `again`: also where an attempt is under way."""
+def prepared(
+    record: SetRecord,
+    target: str,
+    rules: Rules,
+    *,
+    again: bool,
+    exclude: Exclude | None = None,
+) -> SetRecord:
+    """`target` is brought to the stream; `again`: also where an attempt is under way.
+
+    With `exclude` it is brought there without these events, and so is all that speaks with it.
+    """
+    if exclude is not None:
+        # The number of the attempt is given to nothing else, whatever becomes of it.
+        number = record.generation + 1
+        made = Exclusion(number=number, where=exclude.where, offsets=exclude.offsets)
+        record = replace(record, exclusions=(*record.exclusions, made))
     if again:
         record = replace(record, live=tuple(it for it in record.live if it.version != target))
     return settled(record, rules, preparing=target)
 
 
-def marked_ready(record: SetRecord, version: str) -> SetRecord:
-    """Every partition has `version` ready."""
-    live = (replace(one, ready=True) if one.version == version else one for one in record.live)
+def marked_ready(record: SetRecord, ready: LiveVersion) -> SetRecord:
+    """Every partition has this one ready."""
+    live = (replace(one, ready=True) if one == ready else one for one in record.live)
     return replace(record, live=tuple(live))
 
 
@@ -119,6 +151,18 @@ def rolled_back(record: SetRecord, target: str, rules: Rules, *, repair: bool = 
     """`target` serves from the next epoch on, and the activations since then are undone."""
     left = len(record.activations) - len(undone(record, target))
     return _serve(record, target, record.activations[:left], rules, repair=repair)
+
+
+def left_out(record: SetRecord, target: str, rules: Rules) -> SetRecord:
+    """From the next epoch on the events that were prepared for that are left out, and `target`
+    serves: by a rollback where that is another version. What was said with them is corrected."""
+    assert record.pending is not None
+    withdrawn, number = record.held.speaker, record.pending.number
+    if target != record.serving:
+        after = rolled_back(replace(record, excluding=number), target, rules)
+    else:
+        after = settled(replace(record, excluding=number, epoch=record.epoch + 1), rules)
+    return replace(after, corrects=withdrawn)
 
 
 def retired(record: SetRecord, version: str, rules: Rules) -> SetRecord:
@@ -172,7 +216,7 @@ def _serve(
     after = replace(
         record,
         serving=target,
-        corrects=record.serving if repair else None,
+        corrects=record.held.speaker if repair else None,
         epoch=record.epoch + 1,
         activations=activations,
         served=served,

@@ -64,17 +64,18 @@ def warm(draft: Draft, known: Known, name: str) -> None:
     ]
     after = settled(before, rules, preparing=targets[0] if targets else None)
     is_new = name not in known.state.sets
+    names = {one.name for one in before.live}
     for one in after.live:
-        if is_new or before.live_version(one.version) is None:
-            draft.note(AuditEvent.LIVE, after, one.version)
+        if is_new or one.name not in names:
+            draft.note(AuditEvent.LIVE, after, one)
         if one.ready or not published.partitions:
             continue
         if known.acks.ready(name, one, published.partitions) == published.partitions:
-            after = marked_ready(after, one.version)
-            draft.note(AuditEvent.READY, after, one.version)
+            after = marked_ready(after, one)
+            draft.note(AuditEvent.READY, after, one)
     for one in before.live:
-        if after.live_version(one.version) is None:
-            draft.note(AuditEvent.COLD, after, one.version)
+        if one.name not in {it.name for it in after.live}:
+            draft.note(AuditEvent.COLD, after, one)
     if is_new or after != before:
         draft.put(after)
 
@@ -88,7 +89,7 @@ def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
         cut = known.acks.cut(request.feature_set, record.epoch or 0, plan.partitions)
         if cut is not None:
             made = known.acks.corrections(request.feature_set, record.epoch or 0)
-            corrections = made if request.repair else None
+            corrections = made if request.repair or request.exclude is not None else None
             event = Event.FENCED if record.checkpoint is None else Event.SWITCHED
             draft.move(record, event, cut=cut, corrections=corrections)
         return
@@ -96,10 +97,14 @@ def drive(draft: Draft, known: Known, record: RequestRecord) -> None:
         _await_checkpoints(draft, known, record, plan)
         return
     rules = known.rules(request.feature_set)
-    live = draft.route(request.feature_set, rules).live_version(plan.target)
-    failed = known.acks.failed(request.feature_set, live) if live else []
-    ready = known.acks.ready(request.feature_set, live, plan.partitions) if live else 0
-    if live is not None and live.ready:
+    name, partitions = request.feature_set, plan.partitions
+    needed = draft.route(name, rules).preparing(plan.target)
+    failed = [ack for one in needed for ack in known.acks.failed(name, one)]
+    ready = min(
+        (partitions if it.ready else known.acks.ready(name, it, partitions) for it in needed),
+        default=0,
+    )
+    if needed and all(one.ready for one in needed):
         _take_effect(draft, known, record, request, plan, Event.READY)
     elif failed:
         _give_up(draft, known, record, request, Event.LOST, [_lost(one) for one in failed])
@@ -144,8 +149,10 @@ def _prepare(
     rules = known.rules(request.feature_set)
     route = draft.route(request.feature_set, rules)
     live = route.live_version(plan.target)
-    again = live is not None and bool(known.acks.failed(request.feature_set, live))
-    draft.put(prepared(route, plan.target, rules, again=again), request.request_id)
+    failed = live is not None and bool(known.acks.failed(request.feature_set, live))
+    again = failed and request.exclude is None
+    after = prepared(route, plan.target, rules, again=again, exclude=request.exclude)
+    draft.put(after, request.request_id)
     draft.move(received, Event.ACCEPT_COLD, plan=plan)
 
 

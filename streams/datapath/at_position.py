@@ -56,7 +56,7 @@ class ClosingAtPosition:
                 return
             cursor = Cursor(
                 outlet=path.outlet,
-                version=path.view.version,
+                version=path.view.name,
                 as_of_ms=as_of_ms,
                 entities_done=count,
             )
@@ -72,7 +72,7 @@ class ClosingAtPosition:
     ) -> Step:
         path.closed_ms = through_ms
         name = path.outlet
-        closed = self._at.progress.closed_further(name, through_ms, path.view.version)
+        closed = self._at.progress.closed_further(name, through_ms, path.view.name)
         self._at.note(closed, cursor)
         return Step(
             position=position,

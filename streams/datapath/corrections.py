@@ -53,7 +53,7 @@ def planned(withdrawn: LiveView, target: LiveView, at: Standing) -> Correcting |
         return None
     return Correcting(
         feature_set=name,
-        version=withdrawn.view.version,
+        version=withdrawn.view.name,
         through_ms=closed.through_ms,
         as_of_ms=first_ms,
     )

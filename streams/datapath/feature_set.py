@@ -69,7 +69,9 @@ class SetPath:
         self.view = live.view
         self.windows = live.windows
         self.pinned = pinned
-        self.outlet = outlet(*live.name) if pinned else live.view.feature_set
+        self.outlet = (
+            outlet(self.view.feature_set, self.view.version) if pinned else live.view.feature_set
+        )
         self.off = Off(live.view, {})
         self.closed_ms = None if closed_ms is None else floor_to(closed_ms, self.view.every_ms)
         self.obey_floor()

@@ -37,16 +37,17 @@ def fence(
     progress = at.progress
     if progress.cursor is not None or progress.correcting is not None or progress.owing:
         raise ValueError(f"no fence of {feature_set} while a closing or corrections are pending")
-    version = held.serving
+    version = held.speaker
     path = versions.path(feature_set)
     closed = at.progress.closed.get(feature_set)
     closed_ms = None if closed is None else closed.through_ms
     took_over = dict(progress.took_over)
     correcting = None
-    if path.view.version != version:
-        if held.corrects == path.view.version:
+    if path.view.name != version:
+        if held.corrects == path.view.name:
             correcting = planned(path.live, versions.follower(feature_set, version), at)
-        if closed_ms is not None:
+        # Where only other events are left out, it is the same version that goes on.
+        if closed_ms is not None and path.view.version != held.serving:
             took_over[feature_set] = closed_ms
         path = SetPath(versions.follower(feature_set, version), closed_ms=closed_ms)
         versions.serve(path)
@@ -59,7 +60,7 @@ def fence(
     for one in new:
         if at.watermark_ms is not None:
             one.begin(at.watermark_ms, closed_ms)
-        progress = progress.closed_further(one.outlet, one.closed_ms, one.view.version)
+        progress = progress.closed_further(one.outlet, one.closed_ms, one.view.name)
     at.note(
         replace(
             progress,
@@ -71,7 +72,7 @@ def fence(
     )
     ack = Fenced(
         feature_set=feature_set,
-        version=version,
+        version=held.serving,
         epoch=epoch,
         offset=at.position,
         closed_through_ms=closed_ms,

@@ -62,8 +62,8 @@ class LiveView:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Set and version."""
-        return self.view.feature_set, self.view.version
+        """Set, and what the version goes by here."""
+        return self.view.feature_set, self.view.name
 
     @property
     def floor_ms(self) -> int | None:

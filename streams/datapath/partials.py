@@ -26,21 +26,17 @@ if TYPE_CHECKING:
 
 
 class Partials:
-    """Builds partials of bundles with the same panes and filter, all in one frame, out of
-    frames of events with the source's `fields`."""
+    """Builds partials of bundles with the same panes and filters, all in one frame, out of frames
+    of events with the source's `fields`."""
 
     def __init__(self, bundles: Sequence[Bundle], fields: Mapping[str, pl.DataType]) -> None:
         first = bundles[0]
-        if any((one.pane_ms, one.where) != (first.pane_ms, first.where) for one in bundles):
-            raise ValueError("bundles that are built together have panes and filter in common")
+        if any(_events_of(one) != _events_of(first) for one in bundles):
+            raise ValueError("bundles that are built together have panes and filters in common")
         self.accumulators = tuple(a for one in bundles for a in one.accumulators)
         self._entity = entity_text(first.entity)
         self._pane = pane_of(pl.col(EVENT_TIME), first.pane_ms)
-        self._where = (
-            check_filter(first.where, fields).expr.fill_null(False)
-            if first.where is not None
-            else None
-        )
+        self._where = _kept(first, fields)
         self._values: dict[tuple[str | None, str | None, str], tuple[str, pl.Expr]] = {}
         self._value_of = {a.name: self._value(a, fields) for a in self.accumulators}
         self._ordered = any(a.kind in (Kind.FIRST, Kind.LAST) for a in self.accumulators)
@@ -66,7 +62,7 @@ class Partials:
     def select(self, events: pl.DataFrame, extra: Sequence[str] = ()) -> pl.DataFrame:
         """Events of the bundle: pane, entity, values, order columns and the `extra` ones.
 
-        Events that the set's filter takes out are gone; an entity may be null.
+        Events that the set's filter takes out, or an exclusion, are gone; an entity may be null.
         """
         frame = events if self._where is None else events.filter(self._where)
         return frame.select(
@@ -92,6 +88,26 @@ class Partials:
             for series in a.finish_build(built, self._value_of[a.name])
         ]
         return built.with_columns(finished) if finished else built
+
+
+def _events_of(bundle: Bundle) -> tuple[object, ...]:
+    """Which events go into a bundle, and into which panes."""
+    return bundle.pane_ms, bundle.where, bundle.exclusions
+
+
+def _kept(bundle: Bundle, fields: Mapping[str, pl.DataType]) -> pl.Expr | None:
+    """Whether an event is one of the bundle's, never null; None: all are."""
+    kept = []
+    if bundle.where is not None:
+        kept.append(check_filter(bundle.where, fields).expr.fill_null(False))
+    for one in bundle.exclusions:
+        if one.where is not None:
+            kept.append(check_filter(one.where, fields).expr.fill_null(False).not_())
+        for offsets in one.offsets:
+            offset = pl.col(SOURCE_OFFSET)
+            inside = (offset >= offsets.start) & (offset < offsets.end)
+            kept.append(((pl.col(SOURCE_PARTITION) == offsets.partition) & inside).not_())
+    return pl.all_horizontal(kept) if kept else None
 
 
 def _cast(expr: pl.Expr, accumulator: Accumulator, kept: pl.DataType) -> pl.Expr:

@@ -229,7 +229,7 @@ class Pipeline:
             if not path.pinned:
                 late.extend(Late(offset=offset, feature_set=name) for offset in part.late)
                 dead.extend(_orphan(path, offset) for offset in part.without_entity)
-            progress = progress.closed_further(name, path.closed_ms, path.view.version)
+            progress = progress.closed_further(name, path.closed_ms, path.view.name)
         # Sets may share a bundle: all of them read it before the batch goes in.
         for path, part in zip(self.paths, prepared, strict=True):
             path.apply(part, batch.next_offset)
@@ -264,7 +264,7 @@ class Pipeline:
                     path.begin(effective)
                 if path.closed_ms is not None:
                     progress = replace(progress, began={**progress.began, name: path.closed_ms})
-                progress = progress.closed_further(name, path.closed_ms, path.view.version)
+                progress = progress.closed_further(name, path.closed_ms, path.view.name)
         self._at.progress = progress
 
     def skip_to(self, position: int) -> None:
@@ -322,7 +322,7 @@ class Pipeline:
         cursor = self.progress.cursor
         if cursor is not None:
             path = self._versions.path(cursor.outlet)
-            if path.view.version != cursor.version:
+            if path.view.name != cursor.version:
                 name = f"{set_of(cursor.outlet)}@{cursor.version}"
                 raise ValueError(f"{name} has a closing to finish")
             yield from self._closing.close_one(
@@ -419,14 +419,14 @@ class Pipeline:
     @property
     def needed(self) -> set[tuple[str, str]]:
         """Versions that have to go on following: predecessors, pinned ones and stand-ins."""
-        return {*self.predecessors.items(), *self._versions.needed}
+        return self.predecessors | self._versions.needed
 
     @property
-    def predecessors(self) -> Mapping[str, str]:
-        """By set the version that closed C and does not serve any more. It must go on following
-        until the one that serves has closed its first as-of time."""
+    def predecessors(self) -> set[tuple[str, str]]:
+        """The versions that closed C of a set or pin and don't speak for it any more. They must go
+        on following until the one that speaks has closed its first as-of time."""
         return {
-            path.view.feature_set: self.progress.closed[path.view.feature_set].version
+            (path.view.feature_set, self.progress.closed[path.outlet].version)
             for path in self._successors()
         }
 
@@ -439,7 +439,7 @@ class Pipeline:
         """A follower less. The bundles that nobody needs any more are no longer fed, and are the
         caller's to close. Raises ValueError for a predecessor, a pinned one and a stand-in,
         `LookupError` for no follower."""
-        if self.predecessors.get(feature_set) == version:
+        if (feature_set, version) in self.predecessors:
             raise ValueError(f"{feature_set}@{version} is needed until its successor has closed")
         return self._versions.leave(feature_set, version)
 

@@ -38,7 +38,7 @@ class Versions:
         self.paths = _in_order(paths)
         self.followers = tuple(followers)
         self._needed: dict[str, frozenset[str]] = {}
-        """By set, the versions that speak or stand in for a feature."""
+        """By set, what the versions go by that speak or stand in for a feature."""
 
     @property
     def live(self) -> list[LiveView]:
@@ -76,7 +76,7 @@ class Versions:
         Raises `LookupError` if that version does not follow the stream.
         """
         closed = progress.closed.get(path.outlet)
-        if closed is None or closed.version == path.view.version:
+        if closed is None or closed.version == path.view.name:
             return None
         if path.closed_ms is not None and path.closed_ms > closed.through_ms:
             return None
@@ -100,32 +100,36 @@ class Versions:
     def obey(self, feature_set: str, held: Held, closed: Mapping[str, Closed]) -> list[SetPath]:
         """Pin and switch off what an epoch says; the paths of new pins.
 
-        A pin goes on from its C in `closed`, if it has one. Raises `LookupError` if a version that
-        this takes does not follow.
+        A pin goes on from its C in `closed`, if it has one, and from where it is where other
+        events are left out than before. Raises `LookupError` if a version that this takes does
+        not follow.
         """
         here = {one.name: one for one in self.live}
 
         def found(version: str) -> LiveView:
+            name = held.name(version)
             try:
-                return here[feature_set, version]
+                return here[feature_set, name]
             except KeyError:
-                raise LookupError(f"{feature_set}@{version} does not follow the stream") from None
+                raise LookupError(f"{feature_set}@{name} does not follow the stream") from None
 
         known = {path.outlet: path for path in self.paths}
-        new = []
+        new, others = [], []
         for pin in held.pinned:
-            name = outlet(feature_set, pin.version)
-            if name not in known:
+            name, live = outlet(feature_set, pin.version), found(pin.version)
+            before = known.get(name)
+            if before is None:
                 c = closed.get(name)
                 c_ms = None if c is None else c.through_ms
-                new.append(SetPath(found(pin.version), closed_ms=c_ms, pinned=True))
-        pinned = {outlet(feature_set, pin.version) for pin in held.pinned}
+                new.append(SetPath(live, closed_ms=c_ms, pinned=True))
+            elif before.live is live:
+                others.append(before)
+            else:
+                others.append(SetPath(live, closed_ms=before.closed_ms, pinned=True))
         kept = [
-            path
-            for path in self.paths
-            if not path.pinned or path.outlet in pinned or path.view.feature_set != feature_set
+            path for path in self.paths if not path.pinned or path.view.feature_set != feature_set
         ]
-        self.paths = _in_order([*kept, *new])
+        self.paths = _in_order([*kept, *others, *new])
         for path in self.paths:
             if path.view.feature_set == feature_set:
                 off = held.off(path.view.version)

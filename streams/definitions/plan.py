@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from streams.definitions.digest import digest
+from streams.definitions.exclusions import Exclude
 from streams.definitions.expressions import check_expression, check_filter
 from streams.definitions.validate import output_dtype
-from streams.names import stream_name
+from streams.names import stream_name, variant
 from streams.windowing.accumulators import KINDS, Columnar, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from streams.definitions.exclusions import Exclusion
     from streams.definitions.model import Emit, Feature, FeatureSet, Function, Source
 
 BUNDLE_FORMAT = 1
@@ -53,6 +55,8 @@ class Bundle:
     where: str | None
     accumulators: tuple[Accumulator, ...]
     digest: str
+    exclusions: tuple[Exclude, ...] = ()
+    """Events that are left out besides."""
 
     @property
     def columns(self) -> list[tuple[str, pl.DataType]]:
@@ -75,7 +79,10 @@ class FeatureView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a version computes, and when. Its panes are the interval or a divisor of it."""
+    """What a version computes, and when. Its panes are the interval or a divisor of it.
+
+    `excluding` is the number of the latest exclusion that it is planned with, 0 for none.
+    """
 
     feature_set: str
     version: str
@@ -88,6 +95,12 @@ class View:
     longest_window_ms: int
     emit: Emit
     features: tuple[FeatureView, ...]
+    excluding: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the version goes by where it is run."""
+        return variant(self.version, self.excluding)
 
     @property
     def columns(self) -> list[tuple[str, pl.DataType]]:
@@ -119,12 +132,18 @@ def needs_rekeying(source: Source, entity: tuple[str, ...]) -> bool:
 
 
 def plan_versions(
-    versions: Sequence[FeatureSet], source: Source, fields: Mapping[str, pl.DataType]
+    versions: Sequence[FeatureSet],
+    source: Source,
+    fields: Mapping[str, pl.DataType],
+    exclusions: Sequence[Exclusion] = (),
 ) -> tuple[Plan, ...]:
-    """The plans of all versions of a set, given in their order of publication."""
+    """The plans of all versions of a set, given in their order of publication.
+
+    All of them leave out the events of all `exclusions`.
+    """
     plans: list[Plan] = []
     for version in versions:
-        plans.append(plan(version, source, fields, plans))
+        plans.append(plan(version, source, fields, plans, exclusions))
     return tuple(plans)
 
 
@@ -133,10 +152,12 @@ def plan(
     source: Source,
     fields: Mapping[str, pl.DataType],
     earlier: Sequence[Plan] = (),
+    exclusions: Sequence[Exclusion] = (),
 ) -> Plan:
     """Plan one version whose definition was checked against the event's `fields`.
 
-    `earlier` are the plans of all versions of the set that were published before it. Of the
+    `earlier` are the plans of all versions of the set that were published before it, which leave
+    out the same `exclusions`. Of the
     pane sizes that they have and that divide the interval, and of the interval itself, it is
     the one by which they store most of what is needed; the larger one of equals.
 
@@ -147,20 +168,24 @@ def plan(
     entity = {name: fields[name] for name in feature_set.entity}
     if feature_set.where is not None:
         check_filter(feature_set.where, fields)
+    left_out = tuple(Exclude(where=one.where, offsets=one.offsets) for one in exclusions)
+    for one in left_out:
+        if one.where is not None:
+            check_filter(one.where, fields)
     stored = {
         a.name: bundle for one in earlier for bundle in one.bundles for a in bundle.accumulators
     }
     every_ms = feature_set.every_ms
     sizes = {one.view.pane_ms for one in earlier if every_ms % one.view.pane_ms == 0}
     choices = [
-        _Needed(stream, feature_set, fields, pane_ms)
+        _Needed(stream, feature_set, fields, pane_ms, left_out)
         for pane_ms in sorted({*sizes, every_ms}, reverse=True)
     ]
     needed = max(choices, key=lambda one: len(stored.keys() & one.accumulators.keys()))
     bundles = {stored[name].digest: stored[name] for name in needed.accumulators if name in stored}
     missing = [a for name, a in sorted(needed.accumulators.items()) if name not in stored]
     if missing:
-        own = _bundle(stream, entity, needed.pane_ms, feature_set.where, missing)
+        own = _bundle(stream, entity, needed.pane_ms, feature_set.where, missing, left_out)
         bundles[own.digest] = own
     view = View(
         feature_set=feature_set.name,
@@ -174,6 +199,7 @@ def plan(
         longest_window_ms=feature_set.longest_window_ms,
         emit=feature_set.emit,
         features=needed.features,
+        excluding=max((one.number for one in exclusions), default=0),
     )
     in_order = tuple(bundles[name] for name in sorted(bundles))
     return Plan(source=source, stream=stream, rekeyed=rekeyed, bundles=in_order, view=view)
@@ -185,6 +211,7 @@ def _bundle(
     pane_ms: int,
     where: str | None,
     accumulators: Sequence[Accumulator],
+    exclusions: tuple[Exclude, ...],
 ) -> Bundle:
     identity = [
         BUNDLE_FORMAT,
@@ -193,6 +220,7 @@ def _bundle(
         pane_ms,
         where,
         [a.name for a in accumulators],
+        *_identity(exclusions),
     ]
     return Bundle(
         stream=stream,
@@ -201,7 +229,15 @@ def _bundle(
         where=where,
         accumulators=tuple(accumulators),
         digest=_sha256(identity),
+        exclusions=exclusions,
     )
+
+
+def _identity(exclusions: Sequence[Exclude]) -> list[object]:
+    """What exclusions add to a digest: nothing where there are none."""
+    return [
+        [one.where, [[it.partition, it.start, it.end] for it in one.offsets]] for one in exclusions
+    ]
 
 
 class _Needed:
@@ -213,8 +249,10 @@ class _Needed:
         feature_set: FeatureSet,
         fields: Mapping[str, pl.DataType],
         pane_ms: int,
+        exclusions: Sequence[Exclude],
     ) -> None:
         self.pane_ms = pane_ms
+        self._exclusions = exclusions
         self.accumulators: dict[str, Accumulator] = {}
         self._stream = stream
         self._where = feature_set.where
@@ -251,6 +289,7 @@ class _Needed:
             self.pane_ms,
             kind,
             str(kept),
+            *_identity(self._exclusions),
         ]
         name = f"{kind}.{_sha256(identity)[:16]}"
         made = Accumulator(

@@ -93,7 +93,7 @@ class Obedience:
         self._unready: dict[Name, LiveVersion] = {}
         self._absent: dict[Name, LiveVersion] = {}
         """Live versions that are not here, in the order in which they are warmed."""
-        self._warming: tuple[Name, int, _Warming] | None = None
+        self._warming: tuple[Name, LiveVersion, _Warming] | None = None
 
     @property
     def _stream(self) -> Stream:
@@ -171,7 +171,7 @@ class Obedience:
         """Let go of what is not live any more; what is still needed is asked again at the next
         news."""
         wanted = {
-            (name, one.version)
+            (name, one.name)
             for name in self._stream.sets
             for one in live(self._stream, self._decided, name)
         }
@@ -199,7 +199,7 @@ class Obedience:
             bundle.digest
             for name in names
             for one in live(self._stream, self._decided, name)
-            for bundle in self._stream.version(name, one.version).plan.bundles
+            for bundle in self._stream.version(name, one.name).plan.bundles
         }
         await self._run(partial(self._replay.sweep, needed))
 
@@ -209,15 +209,15 @@ class Obedience:
         """Which live versions are not here, and which nobody knows to be ready."""
         here = self._here
         wanted = {
-            (name, one.version): one
+            (name, one.name): one
             for name in self._stream.sets
             for one in live(self._stream, self._decided, name)
         }
         self._unready = {name: one for name, one in wanted.items() if not one.ready}
         self._absent = {name: one for name, one in wanted.items() if name not in here}
         if self._warming is not None:
-            name, generation, warming = self._warming
-            if name not in self._absent or self._absent[name].generation != generation:
+            name, one, warming = self._warming
+            if name not in self._absent or self._absent[name].generation != one.generation:
                 await warming.stop()
                 self._warming = None
 
@@ -239,7 +239,7 @@ class Obedience:
             on_done=self._on_warm,
             crash=self._crash,
         )
-        self._warming = (name, one.generation, warming)
+        self._warming = (name, one, warming)
 
     def _need(self, name: Name) -> Need | None:
         """What the bundles have to hold that a version lacks, for all versions that lack them.
@@ -269,7 +269,7 @@ class Obedience:
         """Whether a version has come to its end, here or in failure."""
         if self._warming is None or not self._warming[2].done:
             return False
-        (feature_set, version), generation, warming = self._warming
+        name, one, warming = self._warming
         try:
             await warming.finish(self._pipeline.position)
         except AWAY:
@@ -277,46 +277,50 @@ class Obedience:
             return False
         except RewindowError as error:
             failed = records.Failed(
-                feature_set=feature_set,
-                version=version,
-                generation=generation,
+                feature_set=name[0],
+                version=one.version,
+                generation=one.generation,
                 stream=self._stream.name,
                 partition=self._partition,
                 reason=str(error),
             )
             await warming.stop()
             self._warming = None
-            self._absent.pop((feature_set, version), None)
-            self._unready.pop((feature_set, version), None)
+            self._absent.pop(name, None)
+            self._unready.pop(name, None)
             await self._commit_acks([failed])
             return True
         self._replay.take_over(warming.replay)
         self._warming = None
-        self._absent.pop((feature_set, version), None)
-        plan = self._stream.version(feature_set, version).plan
+        self._absent.pop(name, None)
+        plan = self._stream.version(*name).plan
         self._pipeline.follow(LiveView.of(plan, self._replay.states, self._stream.fields))
         self._replay.floors.settle(self._pipeline)
         return True
 
     async def _say_ready(self) -> None:
         here = self._here
-        acks: list[Ack] = [
+        ready = {
+            name: one
+            for name, one in self._unready.items()
+            if name in here and self._is_whole(here[name])
+        }
+        acks = [
             records.Ready(
                 feature_set=name[0],
-                version=name[1],
+                version=one.version,
                 generation=one.generation,
                 stream=self._stream.name,
                 partition=self._partition,
                 offset=self._pipeline.position,
                 floor_ms=here[name].floor_ms,
             )
-            for name, one in self._unready.items()
-            if name in here and self._is_whole(here[name])
+            for name, one in ready.items()
         ]
         if acks:
             await self._commit_acks(acks)
-            for ack in acks:
-                del self._unready[ack.feature_set, ack.version]
+            for name in ready:
+                del self._unready[name]
 
     def _is_whole(self, one: LiveView) -> bool:
         """Whether no as-of time would be left out if the version took over now."""

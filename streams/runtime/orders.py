@@ -156,4 +156,5 @@ class Orders:
             if needed > self._book.definitions_offset:
                 read = partial(read_definitions, self._settings, at_least_offset=needed)
                 self._book.take(await asyncio.to_thread(read))
+            self._book.exclude({name: one.exclusions for name, one in sets.items()})
             self._sets, self._asked, self.next_offset = sets, asked, offset

@@ -45,7 +45,7 @@ class Outlets:
         held = self._decided.held_at(name, epoch)
         pin = None
         if held is not None:
-            pin = next((one for one in held.pinned if one.version == version), None)
+            pin = next((one for one in held.pinned if one.version == path.view.version), None)
         if pin is None:
             raise LookupError(f"{name}@{version} is not pinned by epoch {epoch}")
         if (name, pin) not in self._pinned:

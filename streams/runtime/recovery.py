@@ -70,7 +70,7 @@ class Recovery:
         # Where a bundle begins that has nothing: with the log, or where the app began with it.
         begin = min(max(log_start, self._progress.start), self._position)
         held = self._roster.held
-        serving = [self._plan(name, one.serving) for name, one in held.items()]
+        serving = [self._plan(name, one.speaker) for name, one in held.items()]
         following = [self._plan(name, version) for name, version in self._roster.following]
         bundles = [bundle for plan in (*serving, *following) for bundle in plan.bundles]
         await self._run(lambda: self.replay.open(bundles, begin))

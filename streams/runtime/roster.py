@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from streams.control.records import Held
+from streams.names import set_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from streams.runtime.streams import Stream
 
 Name = tuple[str, str]
-"""Set and version."""
+"""Set, and what a version goes by, see `streams.names.variant`."""
 
 
 class Decided(Protocol):
@@ -41,8 +42,8 @@ class Roster:
 
     @property
     def serving(self) -> dict[str, str]:
-        """By set, the version that serves."""
-        return {name: held.serving for name, held in self.held.items()}
+        """By set, what the version goes by that serves."""
+        return {name: held.speaker for name, held in self.held.items()}
 
 
 def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
@@ -59,18 +60,18 @@ def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
         epoch = progress.epochs.get(name, 0)
         held = decided.held_at(name, epoch) or Held(serving=stream.first(name))
         holds[name] = held
-        closed, correcting = progress.closed.get(name), progress.correcting
+        correcting = progress.correcting
         if correcting is not None and correcting.feature_set != name:
             correcting = None
         route = decided.route(name)
         wanted = [
-            *([] if closed is None else [closed.version]),
+            *(one.version for it, one in progress.closed.items() if set_of(it) == name),
             *([] if correcting is None else [correcting.version]),
             *held.needed,
             *([] if route is None else route.held.needed),
-            *(one.version for one in live(stream, decided, name) if one.ready),
+            *(one.name for one in live(stream, decided, name) if one.ready),
         ]
-        others = dict.fromkeys(one for one in wanted if one != held.serving)
+        others = dict.fromkeys(one for one in wanted if one != held.speaker)
         following += [(name, version) for version in others]
     return Roster(held=holds, following=tuple(following))
 
@@ -81,4 +82,4 @@ def live(stream: Stream, decided: Decided, feature_set: str) -> tuple[LiveVersio
     if route is None:
         return ()
     known = stream.sets[feature_set]
-    return tuple(one for one in route.live if one.version in known)
+    return tuple(one for one in route.live if one.name in known)

@@ -14,11 +14,12 @@ from streams.schema.output import output_schemas
 from streams.schema.types import field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
     from streams.config import Settings
+    from streams.definitions.exclusions import Exclusion
     from streams.definitions.store import Definitions, PublishedSet, PublishedSource
 
 
@@ -48,8 +49,9 @@ class Version:
 class Stream:
     """A stream and the sets that read it; `source_partitions` is 0 where it is not rekeyed.
 
-    `sets` maps a set to its versions, by name and in order of publication. Versions and sets are
-    added to it as they are published, see `StreamBook`.
+    `sets` maps a set to its versions, by name and in order of publication, and after them to
+    what they are where events are left out, by `streams.names.variant`. Versions and sets are
+    added to it as they are published, and as exclusions are decided, see `StreamBook`.
     """
 
     name: str
@@ -71,7 +73,10 @@ class Stream:
         return [one.plan.view for versions in self.sets.values() for one in versions.values()]
 
     def version(self, feature_set: str, version: str) -> Version:
-        """Raises `LookupError` for one that is not published, as far as is known here."""
+        """What goes by the name `version`.
+
+        Raises `LookupError` for one that is not published, as far as is known here.
+        """
         try:
             return self.sets[feature_set][version]
         except KeyError:
@@ -85,8 +90,8 @@ class Stream:
 class StreamBook:
     """The streams of an app, as they were published when the worker started.
 
-    New versions and new sets of these streams are added as they are published; sets of other
-    streams wait for a start.
+    New versions and new sets of these streams are added as they are published, and what they are
+    where events are left out as that is decided; sets of other streams wait for a start.
     """
 
     def __init__(
@@ -94,7 +99,9 @@ class StreamBook:
     ) -> None:
         """`topics` are the sources' topics by name. Raises `RewindowError` if one is missing."""
         self._settings = settings
-        self.definitions_offset = definitions.next_offset
+        self._definitions = definitions
+        self._exclusions: dict[tuple[str, int], tuple[Exclusion, ...]] = {}
+        """By set and number of an exclusion: it, and those before it."""
         versions = _versions(settings, definitions)
         by_stream: dict[str, list[str]] = {}
         for name in versions:
@@ -115,9 +122,39 @@ class StreamBook:
         """The stream as it is now; who keeps it sees new versions, and its fields as they were."""
         return self._streams[topic]
 
+    @property
+    def definitions_offset(self) -> int:
+        """All definitions below it are in the book."""
+        return self._definitions.next_offset
+
     def take(self, definitions: Definitions) -> None:
         """Add what has been published since; sets of other streams are left out, and told."""
+        if definitions.next_offset >= self.definitions_offset:
+            self._definitions = definitions
+            self._renew()
+
+    def exclude(self, exclusions: Mapping[str, Sequence[Exclusion]]) -> None:
+        """Add what versions are where events are left out; `exclusions` are by set.
+
+        What is known stays known, whatever becomes of an exclusion: its number is its own.
+        """
+        news = {
+            (name, them[at].number): tuple(them[: at + 1])
+            for name, them in exclusions.items()
+            for at in range(len(them))
+            if (name, them[at].number) not in self._exclusions
+        }
+        if news:
+            self._exclusions |= news
+            self._renew()
+
+    def _renew(self) -> None:
+        definitions = self._definitions
         known = _versions(self._settings, definitions)
+        for (name, _), exclusions in self._exclusions.items():
+            if name in known:
+                cleaned = _without(definitions, name, exclusions, known[name])
+                known[name] = {**known[name], **cleaned}
         streams = {name: next(iter(known[name].values())).plan.stream for name in known}
         here = {stream.name for stream in self._streams.values()}
         for name in sorted(known.keys() - self._left_out):
@@ -137,23 +174,44 @@ class StreamBook:
             self._streams[topic] = replace(
                 stream, published=published, fields=field_types(published.schema)
             )
-        self.definitions_offset = max(self.definitions_offset, definitions.next_offset)
 
 
 def _versions(settings: Settings, definitions: Definitions) -> dict[str, Mapping[str, Version]]:
     """All published versions by set, in order of publication."""
-    found: dict[str, Mapping[str, Version]] = {}
-    for name in sorted(definitions.sets):
-        versions = definitions.sets[name]
-        source = definitions.sources[versions[0].feature_set.source]
-        plans = plan_versions(
-            [one.feature_set for one in versions], source.source, field_types(source.schema)
-        )
-        found[name] = {
-            one.feature_set.version: Version(plan=made, output=_output(settings, one, made))
-            for one, made in zip(versions, plans, strict=True)
+    return {
+        name: {
+            one.feature_set.version: Version(plan=plan, output=_output(settings, one, plan))
+            for one, plan in zip(definitions.sets[name], _plans(definitions, name, ()), strict=True)
         }
-    return found
+        for name in sorted(definitions.sets)
+    }
+
+
+def _without(
+    definitions: Definitions,
+    name: str,
+    exclusions: Sequence[Exclusion],
+    versions: Mapping[str, Version],
+) -> dict[str, Version]:
+    """The versions of a set without the events of `exclusions`, by what they go by then."""
+    plans = _plans(definitions, name, exclusions)
+    return {
+        plan.view.name: Version(plan=plan, output=versions[plan.view.version].output)
+        for plan in plans
+    }
+
+
+def _plans(
+    definitions: Definitions, name: str, exclusions: Sequence[Exclusion]
+) -> tuple[Plan, ...]:
+    versions = definitions.sets[name]
+    source = definitions.sources[versions[0].feature_set.source]
+    return plan_versions(
+        [one.feature_set for one in versions],
+        source.source,
+        field_types(source.schema),
+        exclusions,
+    )
 
 
 def _stream(

@@ -411,7 +411,7 @@ def _outputs(streams: list[Stream], orders: Orders) -> list[SetOutput]:
     for stream in streams:
         for name in stream.sets:
             route = orders.route(name)
-            serving = stream.first(name) if route is None else route.serving
+            serving = stream.first(name) if route is None else route.held.speaker
             found.append(stream.version(name, serving).output)
     return found
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from streams.definitions.model import FeatureSet
 
+_FIELDS = (*load.FIELDS, "at_partition", "at_offset")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SOURCE = """\
@@ -194,10 +195,12 @@ class PipelineCheck:
 
     # -- judging ------------------------------------------------------------------------------
 
-    def verdict(self, switches: Sequence[Cut] = ()) -> Verdict:
+    def verdict(self, switches: Sequence[Cut] = (), cleaned: Sequence[FeatureSet] = ()) -> Verdict:
         """Compare all that came out with what the source topic asks for.
 
-        `switches` are those of the versions that serve, in order.
+        `switches` are those of the versions that serve, in order. `cleaned` are what versions are
+        that leave events out, under names of their own; their filters may use `at_partition` and
+        `at_offset`, where an event lies in the source.
         """
         definitions = read_definitions(self.settings)
         sets = [one.feature_set for name in definitions.sets for one in definitions.sets[name]]
@@ -212,7 +215,7 @@ class PipelineCheck:
         with ThreadPoolExecutor(len(topics)) as pool:
             self._read = dict(zip(topics, pool.map(self.kafka.consume_all, topics), strict=True))
         log = self._read[self.topic]
-        expected = expect(sets, log, switches)
+        expected = expect([*sets, *cleaned], log, switches)
         found = Verdict(events=len(log))
         versions = {(one.name, one.version): one for one in sets}
         rows = [row for name in definitions.sets for row in self._rows(name, versions)]
@@ -320,7 +323,7 @@ def expect(
     open_windows = 0
     for record in log:
         reference = references.setdefault(
-            record.partition, Reference(sets, load.FIELDS, max_ahead_ms=load.AHEAD_MS)
+            record.partition, Reference(sets, _FIELDS, max_ahead_ms=load.AHEAD_MS)
         )
         waiting = pending.setdefault(record.partition, list(switches))
         while waiting and waiting[0].offsets[record.partition] <= record.offset:
@@ -334,7 +337,7 @@ def expect(
                 offset=record.offset,
                 timestamp_ms=record.timestamp_ms,
                 event_time_ms=fields["at"],
-                fields=fields,
+                fields={**fields, "at_partition": record.partition, "at_offset": record.offset},
             )
         )
     late: set[Copy] = set()

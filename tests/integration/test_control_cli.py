@@ -136,7 +136,8 @@ async def test_what_the_gate_refuses_exits_with_3_and_says_why(rig: ControlRig, 
             (("activate", f"{name}@{V1}", "--if-serving", "0.1.0"), f"{V1} serves, and not 0.1.0"),
             (("rollback", f"{name}x", "--to", V1), "there is no feature set"),
             (("retire", f"{name}@{V1}"), f"{V1} serves"),
-            (("rollback", name, "--exclude", "0:5-9"), "`exclude` yet"),
+            (("rollback", name, "--exclude", "2:5-9"), "has partitions 0 to 1, and no 2"),
+            (("rollback", name, "--exclude", "nowhere > 1"), "nowhere"),
         ):
             ran = await run(*arguments, "--reason", "a try")
             assert ran.exit_code == 3, ran.stderr

@@ -305,7 +305,7 @@ def _epochs(control: list[ControlRecord]) -> Iterator[str]:
         new = before is not None and body.serving != before.serving
         if new and live is not None and not live.ready:
             yield f"{body.feature_set}@{body.serving} serves and is not ready"
-        for version in body.held.needed:
+        for version in body.held.versions:
             if body.live_version(version) is None:
                 yield f"{body.feature_set}@{version} is needed and is not live"
         if body.serving in body.retired:

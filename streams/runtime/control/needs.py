@@ -12,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
 from streams.control.facts import Target
-from streams.control.records import Replay
+from streams.control.records import Exclusion, Replay
 from streams.datapath.log_index import LogIndex
 from streams.definitions.plan import needs_rekeying, plan_versions
-from streams.errors import RewindowError, UnreachableError
+from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.runtime.committed import read_progress
 from streams.runtime.log_index import read_indexes
 from streams.runtime.reviving import Need, needed_offset
@@ -93,6 +93,8 @@ class Replayed:
             if closed is None:
                 continue
             need = Need.of(plan.view, closed.through_ms)
+            if target.exclude is not None:  # all that is kept is built anew, and corrected
+                need = replace(need, needed_ms=need.wanted_ms)
             number = at[1]
             known = indexes.get((one.stream, number), LogIndex())
             offset = needed_offset(known, need, app_start=progress.start, position=position.offset)
@@ -142,17 +144,31 @@ def lacking(target: Target, definitions: Definitions) -> tuple[Plan, list[Bundle
     plans = {
         (name, version): plan
         for name in {target.feature_set, *(name for name, _ in target.ready)}
-        for version, plan in _plans(name, definitions)
+        for version, plan in _plans(name, definitions, target.left_out.get(name, ()))
     }
     there = {bundle.digest for name in target.ready for bundle in plans[name].bundles}
     plan = plans[target.feature_set, target.version]
+    if target.exclude is not None:
+        name, exclude = target.feature_set, target.exclude
+        before = target.left_out.get(name, ())
+        number = 1 + max((one.number for one in before), default=0)
+        news = Exclusion(number=number, where=exclude.where, offsets=exclude.offsets)
+        try:
+            plan = dict(_plans(name, definitions, (*before, news)))[target.version]
+        except InvalidInputError:
+            return plan, []  # the gate says why
     return plan, [one for one in plan.bundles if one.digest not in there]
 
 
-def _plans(name: str, definitions: Definitions) -> list[tuple[str, Plan]]:
+def _plans(
+    name: str, definitions: Definitions, exclusions: Sequence[Exclusion]
+) -> list[tuple[str, Plan]]:
     versions = definitions.sets[name]
     published = definitions.sources[versions[0].feature_set.source]
     plans = plan_versions(
-        [one.feature_set for one in versions], published.source, field_types(published.schema)
+        [one.feature_set for one in versions],
+        published.source,
+        field_types(published.schema),
+        exclusions,
     )
     return [(one.feature_set.version, plan) for one, plan in zip(versions, plans, strict=True)]

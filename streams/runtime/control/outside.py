@@ -7,13 +7,15 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from streams.control.facts import Outside, Target
-from streams.errors import RewindowError, UnreachableError
+from streams.definitions.expressions import check_filter
+from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.names import Names, subjects
 from streams.runtime.control.schemas import LEVEL
 from streams.schema.compat import incompatibilities
+from streams.schema.types import field_types, unsupported_fields
 
 if TYPE_CHECKING:
-    from streams.definitions.store import PublishedSet
+    from streams.definitions.store import Definitions, PublishedSet
     from streams.runtime.context import Context
     from streams.runtime.control.needs import Replays
     from streams.runtime.control.published import Published
@@ -42,6 +44,7 @@ class OutsideFacts:
             try:
                 return Outside(
                     schema_reasons=await self._schema(target, published),
+                    exclude_reasons=exclude_reasons(target, published.definitions),
                     replays=await self._replays(target, published),
                 )
             except (UnreachableError, TimeoutError) as error:
@@ -57,6 +60,21 @@ class OutsideFacts:
             return ()
         names = self._context.names
         return await asyncio.to_thread(schema_reasons, names, self._registry, found)
+
+
+def exclude_reasons(target: Target, definitions: Definitions) -> tuple[str, ...]:
+    """Why the source's events can't be told apart as an exclusion wants it; empty if they can."""
+    if target.exclude is None or target.exclude.where is None:
+        return ()
+    versions = definitions.sets.get(target.feature_set)
+    if not versions:
+        return ()
+    schema = definitions.sources[versions[0].feature_set.source].schema
+    try:
+        check_filter(target.exclude.where, field_types(schema), unsupported_fields(schema))
+    except InvalidInputError as error:
+        return (str(error),)
+    return ()
 
 
 def schema_reasons(names: Names, registry: Registry, one: PublishedSet) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def catalog_of(names: Names, definitions: Definitions, topics: Mapping[str, int]
             stream=stream_name(source.name, first.entity) if rekeyed else source.name,
             topic=topic,
             partitions=topics.get(topic, 0),
+            source_partitions=topics.get(source.topic, 0),
             versions=tuple(
                 PublishedVersion(
                     version=one.feature_set.version,

@@ -11,13 +11,14 @@ from streams.cli.answers import progress, summary
 from streams.cli.audit import as_line, as_text, from_line, read_file
 from streams.cli.conversation import failure, follow, unfinished
 from streams.cli.requests import parse_deadline, parse_exclude, parse_version
-from streams.cli.versions import VersionRow, version_rows
+from streams.cli.versions import VersionRow, exclusion_rows, version_rows
 from streams.control.acks import Acks
 from streams.control.facts import Outside
 from streams.control.records import (
     Action,
     Code,
     Exclude,
+    Exclusion,
     OffsetRange,
     Pin,
     Reason,
@@ -266,3 +267,17 @@ def test_a_file_names_its_bad_lines(tmp_path: Path) -> None:
         f"{file}:1",
         f"{file}:2",
     ]
+
+
+def test_versions_shows_what_is_left_out_and_what_is_to_be() -> None:
+    ranges = (OffsetRange(partition=0, start=5, end=9),)
+    route = replace(
+        Run(V1).set,
+        exclusions=(Exclusion(number=2, where="a > 1"), Exclusion(number=4, offsets=ranges)),
+        excluding=2,
+    )
+    first, second = exclusion_rows(route)
+    assert (first["text"], first["in_force"]) == ("events where a > 1", True)
+    assert (second["text"], second["in_force"]) == ("0:5-9", False)
+    assert second["offsets"] == [{"partition": 0, "from": 5, "to": 9}]
+    assert exclusion_rows(None) == []

@@ -41,6 +41,7 @@ def published(*versions: str, partitions: int = PARTITIONS) -> PublishedSet:
         stream=STREAM,
         topic="flights",
         partitions=partitions,
+        source_partitions=partitions,
         versions=tuple(
             PublishedVersion(version=one, features={"n": "Int64"}, every_ms=60_000)
             for one in versions

@@ -27,6 +27,7 @@ from streams.control.records import (
     AuditRecord,
     ControlRecord,
     Exclude,
+    Exclusion,
     Failed,
     Fenced,
     Head,
@@ -84,7 +85,10 @@ SET = SetRecord(
     feature_set="departures",
     serving="1.1.0",
     epoch=4,
-    live=(LiveVersion(version="1.1.0", generation=2, ready=True), LiveVersion(version="2.0.0")),
+    live=(
+        LiveVersion(version="1.1.0", generation=2, ready=True),
+        LiveVersion(version="2.0.0", excluding=9),
+    ),
     generation=2,
     served=("1.0.0", "1.1.0"),
     retired=("0.9.0",),
@@ -93,6 +97,11 @@ SET = SetRecord(
     activations=(Activation(version="1.1.0", from_version="1.0.0", epoch=4),),
     definitions_offset=8,
     request_id="r1",
+    exclusions=(
+        Exclusion(number=2, where="a > 1"),
+        Exclusion(number=9, offsets=(OffsetRange(partition=1, start=2, end=1 << 40),)),
+    ),
+    excluding=2,
 )
 RECORD = RequestRecord(
     request_id="r1",

@@ -14,8 +14,10 @@ from streams.control.records import (
     Activation,
     Code,
     Exclude,
+    Exclusion,
     How,
     LiveVersion,
+    OffsetRange,
     Pin,
     Plan,
     Replay,
@@ -90,6 +92,7 @@ ROLLED = facts(route=route(V2, V1, activations=(UP,)))
 COLD = facts(route=route(V1), outside=Outside(replays=(GONE,)))
 OFF = Toggle(version=V1, feature="n")
 TOGGLED = route(V2, V1, activations=(UP,), toggles=(Toggle(version=V2, feature="n", fallback=V1),))
+FAR = OffsetRange(partition=2, start=0, end=1)
 PINNED = Pin(version=V2, key_schema_id=7, value_schema_id=8)
 
 
@@ -141,7 +144,16 @@ def toggle(**fields: Any) -> Request:
          "is pinned already"),
         (Code.SCHEMA_REFUSED, pin(), facts(outside=Outside(schema_reasons=("theirs",))), V2,
          "refused: theirs"),
-        (Code.UNSUPPORTED, request(exclude=Exclude(where="a")), ROLLED, "exclude", "leave it out"),
+        (Code.EXCLUDE_REFUSED, request(exclude=Exclude(where="a")),
+         facts(outside=Outside(exclude_reasons=("no field",))), "exclude.where", "no field"),
+        (Code.EXCLUDE_REFUSED, request(exclude=Exclude(offsets=(FAR,))), facts(),
+         "exclude.offsets", "has partitions 0 to 1, and no 2"),
+        (Code.EXCLUDE_REFUSED, request(exclude=Exclude(where="a")),
+         facts(route=route(V1, exclusions=(Exclusion(number=1, where="a"),), excluding=1)),
+         "exclude", "leaves these events out already"),
+        (Code.SOURCE_GONE, request(exclude=Exclude(where="a")),
+         facts(outside=Outside(replays=(GONE,))), "flights[1]",
+         "from offset 40, and the topic begins at 50"),
         (Code.UNSUPPORTED, request(checkpoint="c"), ROLLED, "checkpoint", "leave it out"),
     ],
 )  # fmt: skip

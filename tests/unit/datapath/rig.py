@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from streams.control.records import Held
+from streams.control.records import Exclusion, Held
 from streams.datapath.batch import OFFSET, Batch, Marker
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
@@ -44,12 +44,20 @@ def planned(one: FeatureSet) -> Plan:
     return plan(one, source(), FIELDS)
 
 
-def plans_of(sets: Sequence[FeatureSet]) -> list[Plan]:
-    """The plans of some sets; those of one name are its versions, in order of publication."""
+def plans_of(sets: Sequence[FeatureSet], exclusions: Sequence[Exclusion] = ()) -> list[Plan]:
+    """The plans of some sets; those of one name are its versions, in order of publication.
+
+    After them come those that leave events out, as far as each of the exclusions.
+    """
     by_name: dict[str, list[FeatureSet]] = {}
     for one in sets:
         by_name.setdefault(one.name, []).append(one)
-    return [p for group in by_name.values() for p in plan_versions(group, source(), FIELDS)]
+    return [
+        p
+        for count in range(len(exclusions) + 1)
+        for group in by_name.values()
+        for p in plan_versions(group, source(), FIELDS, exclusions[:count])
+    ]
 
 
 def batch(
@@ -86,7 +94,8 @@ def batch(
 class Rig:
     """The pipeline of some sets with stores that outlive a crash, and what came out of it.
 
-    Sets of one name are versions of a set: the first one serves, or the one in `serving`.
+    Sets of one name are versions of a set: the first one serves, or the one in `serving`. What
+    they are by `exclusions` follows the stream, too.
     """
 
     def __init__(
@@ -97,8 +106,10 @@ class Rig:
         progress: Progress | None = None,
         store: Callable[[RowLayout], MemoryStore] = MemoryStore,
         serving: Mapping[str, str] | None = None,
+        exclusions: Sequence[Exclusion] = (),
     ) -> None:
         self.sets = sets
+        self.exclusions = exclusions
         self.serving = dict(serving or {})
         self.sources = sources
         self.pairs_per_step = pairs_per_step
@@ -118,14 +129,14 @@ class Rig:
 
     def open(self) -> None:
         """A claim: open the bundles, replay what is committed, begin."""
-        plans = plans_of(self.sets)
+        plans = plans_of(self.sets, self.exclusions)
         bundles = {}
         for bundle in (bundle for one in plans for bundle in one.bundles):
             digest = bundle.digest
             if digest not in self.stores:
                 self.stores[digest] = self.store(RowLayout(bundle.columns))
             bundles[digest] = BundleState(bundle, FIELDS, self.stores[digest])
-        first = {one.view.feature_set: one.view.version for one in reversed(plans)}
+        first = {one.view.feature_set: one.view.name for one in reversed(plans)}
         serving = {**first, **self.serving}
         closed = {name: c.through_ms for name, c in self.progress.closed.items()}
         oldest = min(bundles.values(), key=lambda bundle: bundle.next_offset)
@@ -138,12 +149,12 @@ class Rig:
                     LiveView.of(one, bundles, FIELDS), closed_ms=closed.get(one.view.feature_set)
                 )
                 for one in plans
-                if one.view.version == serving[one.view.feature_set]
+                if one.view.name == serving[one.view.feature_set]
             ],
             followers=[
                 LiveView.of(one, bundles, FIELDS)
                 for one in plans
-                if one.view.version != serving[one.view.feature_set]
+                if one.view.name != serving[one.view.feature_set]
             ],
             watermark=watermark,
             position=oldest.next_offset,
@@ -221,7 +232,9 @@ class Rig:
             self.late.extend(step.late)
             self.acks.extend(step.acks)
             for ack in step.acks:
-                self.serving[ack.feature_set] = ack.version
+                held = self.held[ack.feature_set, ack.epoch]
+                assert ack.version == held.serving
+                self.serving[ack.feature_set] = held.speaker
             for name, frame in step.vectors.items():
                 self.vectors.extend(_vectors(name, frame))
             if number == crash_after:

@@ -8,8 +8,10 @@ import polars as pl
 
 from streams.datapath.batch import OFFSET
 from streams.datapath.partials import ENTITY, PANE, Partials
+from streams.definitions.exclusions import Exclusion, OffsetRange
 from streams.definitions.model import Feature, FeatureSet, Function
-from tests.small import feature, feature_set
+from streams.definitions.plan import plan_versions
+from tests.small import feature, feature_set, source
 from tests.unit.datapath.rig import FIELDS, Click, batch, planned
 
 SUM = Function.SUM
@@ -64,3 +66,16 @@ def test_equal_values_are_computed_once() -> None:
     # A sum gathers 128 bits, a minimum 64; a count looks for null only.
     mixed = (feature("a", SUM, "x"), feature("b", Function.MIN, "x"))
     assert values(*mixed, feature("c", Function.COUNT, "x")) == 3
+
+
+def test_excluded_events_leave_no_row_and_null_excludes_nothing() -> None:
+    exclusions = (
+        Exclusion(number=1, where="x > 5"),
+        Exclusion(number=2, offsets=(OffsetRange(partition=0, start=2, end=3),)),
+        Exclusion(number=3, offsets=(OffsetRange(partition=1, start=0, end=9),)),
+    )
+    (one,) = plan_versions([feature_set()], source(), FIELDS, exclusions)
+    frame = batch(0, [("ann", 1, 6), ("bob", 2, 5), ("cid", 3, 1), ("dan", 4, 1)]).events
+    frame = frame.with_columns(pl.when(pl.col("who") != "dan").then(pl.col("x")).alias("x"))
+    selected = Partials(one.bundles, FIELDS).select(frame)
+    assert selected[ENTITY].to_list() == ["bob", "dan"]

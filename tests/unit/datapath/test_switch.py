@@ -190,7 +190,7 @@ def test_who_had_a_vector_and_has_no_event_gets_one_empty() -> None:
     rig.take(("ann", 3, 1), ("bob", 4, 1), ("bob", 14, 1), ("cid", 25, 1))
     rig.vectors.clear()
     rig.switch("a", "2.0.0")
-    assert rig.pipeline.predecessors == {"a": "1.0.0"}
+    assert rig.pipeline.predecessors == {("a", "1.0.0")}
     rig.take(("cid", 31, 1))
     # As of 20 version 1 had ann and bob; as of 30 version 2 has cid alone.
     assert spoken(rig) == [
@@ -198,7 +198,7 @@ def test_who_had_a_vector_and_has_no_event_gets_one_empty() -> None:
         (30, "bob", "empty", 0, None),
         (30, "cid", "final", 1, 1),
     ]
-    assert rig.pipeline.predecessors == {}
+    assert rig.pipeline.predecessors == set()
 
 
 def test_who_had_no_vector_gets_no_empty_whatever_the_new_versions_windows() -> None:
@@ -242,7 +242,7 @@ def test_there_and_back_before_anything_closed_is_as_if_nothing_was() -> None:
         if one is rig:
             one.switch("a", "2.0.0")
             one.switch("a", "1.0.0")
-            assert one.pipeline.predecessors == {}
+            assert one.pipeline.predecessors == set()
         one.take(("bob", 35, 1))
     assert spoken(rig) == spoken(stayed)
 
@@ -253,7 +253,7 @@ def test_a_version_that_closed_nothing_is_no_predecessor() -> None:
     rig.take(("ann", 3, 9), ("bob", 14, 1))
     rig.switch("a", "2.0.0")
     rig.switch("a", "3.0.0")
-    assert rig.pipeline.predecessors == {"a": "1.0.0"}
+    assert rig.pipeline.predecessors == {("a", "1.0.0")}
     rig.pipeline.leave("a", "2.0.0")
     rig.vectors.clear()
     rig.take(("bob", 25, 1))

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from streams.definitions.exclusions import Exclusion, OffsetRange
 from streams.definitions.model import Emit, Feature, FeatureSet, Function, Source
 from streams.definitions.plan import Bundle, Plan, needs_rekeying, plan, plan_versions
 from streams.errors import InvalidInputError
@@ -226,3 +227,45 @@ def test_an_expression_that_does_not_fit_is_refused() -> None:
         planned(feature_set(feature("a", SUM, "nope")))
     with pytest.raises(InvalidInputError):
         planned(replace(feature_set(), where="x + 1"))
+
+
+EXCLUSION = Exclusion(number=3, where="x > 5")
+OTHER = Exclusion(number=4, offsets=(OffsetRange(partition=0, start=1, end=9),))
+
+
+def without(*exclusions: Exclusion, one: FeatureSet | None = None) -> Plan:
+    (found,) = plan_versions([one or feature_set()], source(), FIELDS, exclusions)
+    return found
+
+
+def test_an_exclusion_makes_other_accumulators_and_another_name() -> None:
+    made = without(EXCLUSION)
+    assert made.view.name == "1.0.0~3"
+    assert (made.view.version, made.view.digest) == ("1.0.0", planned(feature_set()).view.digest)
+    (cleaned,) = made.bundles
+    assert cleaned.digest != bundle(feature_set()).digest
+    assert {a.name for a in cleaned.accumulators}.isdisjoint(
+        a.name for a in bundle(feature_set()).accumulators
+    )
+
+
+def test_what_is_left_out_decides_and_not_its_number() -> None:
+    again = replace(EXCLUSION, number=8)
+    assert without(EXCLUSION).bundles == without(again).bundles
+    digests = {
+        one.bundles[0].digest
+        for one in (without(), without(EXCLUSION), without(OTHER), without(EXCLUSION, OTHER))
+    }
+    assert len(digests) == 4
+    assert without(EXCLUSION, OTHER).view.name == "1.0.0~4"
+
+
+def test_versions_that_leave_out_the_same_share() -> None:
+    sets = (feature_set(), feature_set(feature(window_ms=600), version="2.0.0"))
+    first, second = plan_versions(sets, source(), FIELDS, (EXCLUSION,))
+    assert first.bundles == second.bundles
+
+
+def test_an_exclusion_has_to_fit_the_fields() -> None:
+    with pytest.raises(InvalidInputError, match="nowhere"):
+        without(Exclusion(number=1, where="nowhere > 1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import pytest
 
 from streams.control.facts import Catalog, Target
 from streams.control.facts import PublishedSet as CatalogSet
+from streams.control.records import Exclude
 from streams.datapath.log_index import Entry, LogIndex
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
@@ -19,6 +20,7 @@ from streams.errors import RewindowError
 from streams.names import Names
 from streams.runtime.control import needs
 from streams.runtime.control.needs import Replayed
+from streams.runtime.control.outside import exclude_reasons
 from streams.runtime.control.published import Published
 from streams.runtime.offsets import Committed
 from streams.state.manifest import BundleId, Manifest
@@ -178,3 +180,26 @@ async def test_a_checkpoint_stands_for_what_is_gone() -> None:
 
     gone.checkpoints = away
     assert (await replays(gone))[0] == (40, 70)
+
+
+async def test_without_events_all_that_is_kept_is_read_again() -> None:
+    exclude = Exclude(where="x > 1")
+    assert await replays(Kafka(), V3, ready=(V1, V2, V3), exclude=exclude) == [(40, 0), (0, 0)]
+    kept = feature_set(COUNT, name="a", version=V1, retention_ms=200)
+    one = PublishedSet(feature_set=kept, digest="d", key_schema_id=2, value_schema_id=3, order=1)
+    definitions = replace(PUBLISHED.definitions, sets={"a": (one,)})
+    target = Target(feature_set="a", version=V1, cold=True, exclude=exclude)
+    asked = Replayed(context=cast("Any", Kafka().context()))
+    found = await asked(target, replace(PUBLISHED, definitions=definitions))
+    # Retained from 280 on; below offset 20 nothing is later than 200.
+    assert [one.needs_offset for one in found] == [20, 0]
+
+
+async def test_a_condition_that_can_not_be_read_needs_nothing() -> None:
+    exclude = Exclude(where="nowhere > 1")
+    assert await replays(Kafka(), V1, exclude=exclude) == [(None, 0), (None, 0)]
+    target = Target(feature_set="a", version=V1, cold=True, exclude=exclude)
+    (why,) = exclude_reasons(target, PUBLISHED.definitions)
+    assert "nowhere" in why
+    fine = replace(target, exclude=Exclude(where="x > 1"))
+    assert exclude_reasons(fine, PUBLISHED.definitions) == ()

@@ -61,6 +61,9 @@ class Topics:
         assert self.definitions_end >= at_least_offset
         return SimpleNamespace(next_offset=self.definitions_end)
 
+    def exclude(self, exclusions: Any) -> None:
+        self.left_out = exclusions
+
     def take(self, definitions: Any) -> None:
         self.definitions_offset = max(self.definitions_offset, definitions.next_offset)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from streams.control.records import Held, Toggle
+from streams.control.records import Exclusion, Held, LiveVersion, Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.runtime.roster import Roster, live, roster
 from tests.unit.runtime.town import Decisions
@@ -86,3 +87,43 @@ def test_a_live_version_that_is_not_known_here_is_left_out() -> None:
     decided.decide("1.0.0!", "9.0.0!")
     assert [one.version for one in live(STREAM, decided, "a")] == ["1.0.0"]
     assert found(Progress(), decided).following == ()
+
+
+def test_an_epoch_says_which_events_are_left_out() -> None:
+    stream = cast(
+        "Any",
+        SimpleNamespace(
+            sets={"a": dict.fromkeys(("1.0.0", "1.1.0", "1.0.0~3", "1.1.0~3"))},
+            first=lambda _: "1.0.0",
+        ),
+    )
+    decided = Decisions()
+    decided.decide("1.0.0!", "1.1.0!")
+    before = decided.sets["a"]
+    exclusion = Exclusion(number=3, where="x > 1")
+    decided.sets["a"] = replace(
+        before,
+        epoch=1,
+        exclusions=(exclusion,),
+        excluding=3,
+        live=(
+            LiveVersion(version="1.0.0", generation=3, ready=True, excluding=3),
+            LiveVersion(version="1.1.0", generation=4, excluding=3),
+        ),
+    )
+    decided.history["a", 1] = decided.sets["a"].held
+    # Decided, and not fenced here yet: what has the events still speaks.
+    made = roster(stream, Progress(), decided)
+    assert made.serving == {"a": "1.0.0"}
+    assert made.following == (("a", "1.0.0~3"),)
+    assert [one.name for one in live(stream, decided, "a")] == ["1.0.0~3", "1.1.0~3"]
+    # Fenced; it has closed nothing since.
+    closed = {"a": Closed(through_ms=20, version="1.0.0")}
+    made = roster(stream, Progress(epochs={"a": 1}, closed=closed), decided)
+    assert made.serving == {"a": "1.0.0~3"}
+    assert made.following == (("a", "1.0.0"),)
+
+
+def test_who_closed_last_for_a_pin_follows() -> None:
+    closed = {"a@1.1.0": Closed(through_ms=20, version="1.2.0")}
+    assert ("a", "1.2.0") in found(Progress(closed=closed), Decisions()).following

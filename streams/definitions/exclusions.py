@@ -1,0 +1,37 @@
+"""Which events a set leaves out, besides what its definition says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetRange:
+    """Offsets of one partition, from `start` up to and without `end`."""
+
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclude:
+    """Events to leave out: those that `where` (SQL) selects, and those in the ranges.
+
+    Partitions and offsets are the source's.
+    """
+
+    where: str | None = None
+    offsets: tuple[OffsetRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """An `Exclude` that a set plans with from its `number` on.
+
+    Numbers only grow, and none is given twice, not even where an attempt has failed.
+    """
+
+    number: int
+    where: str | None = None
+    offsets: tuple[OffsetRange, ...] = ()
