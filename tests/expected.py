@@ -255,7 +255,8 @@ def _sample_variance(values: Sequence[float]) -> tuple[float, float]:
         variance = math.fsum((value - mean) * (value - mean) for value in values) / (n - 1)
     rounding = (n + 16) * EPSILON * float(max(map(abs, values)))
     slack = RELATIVE * variance + rounding * math.sqrt(variance) + rounding * rounding
-    return variance, slack
+    # Squares of the smallest numbers are rounded to multiples of the smallest of all.
+    return variance, slack + (n + 16) * math.ulp(0.0)
 
 
 def _all_integers(values: Sequence[float]) -> bool:
