@@ -140,6 +140,11 @@ class Reference:
         return {key: found for one in self._sets for key, found in one.corrections.items()}
 
     @property
+    def doubtful(self) -> set[VectorKey]:
+        """Corrections that only come if the version that took over was live early enough."""
+        return {key for one in self._sets for key in one.doubtful}
+
+    @property
     def closed_through_ms(self) -> dict[str, int | None]:
         """C of each set."""
         return {one.name: one.closed_through_ms for one in self._sets}

@@ -208,6 +208,9 @@ class SetModel:
         self.all_pins: list[PinModel] = []
         """Former ones, too."""
         self.corrections: dict[VectorKey, list[Vector]] = {}
+        self.doubtful: set[VectorKey] = set()
+        """Corrections over panes that only the version that took over retains. They come if it was
+        live early enough."""
         self._took_over_ms: int | None = None
         """What was closed when the version that serves took over."""
         self._versions = {one.version: _Version(one, fields) for one in versions}
@@ -244,9 +247,14 @@ class SetModel:
         if self._took_over_ms is not None:
             first = max(first, self._took_over_ms + 1)
         every = before.definition.every_ms
+        longest, retained = after.definition.longest_window_ms, before.definition.retention_ms
+        sure = self.closed_through_ms - before.definition.longest_window_ms - retained
         for as_of in range(-(-first // every) * every, self.closed_through_ms + 1, every):
             for entity, vector in after.correct(before, as_of).items():
-                self.corrections.setdefault((self.name, entity, as_of), []).append(vector)
+                key = (self.name, entity, as_of)
+                self.corrections.setdefault(key, []).append(vector)
+                if as_of - longest < sure:
+                    self.doubtful.add(key)
 
     def switch(self, version: str, watermark_ms: int | None, floor_ms: int | None) -> None:
         """Another version serves, and closes what it has to close at this watermark."""
