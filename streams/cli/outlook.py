@@ -24,7 +24,7 @@ from streams.definitions.model import StartAt
 from streams.definitions.plan import plan_versions
 from streams.errors import RewindowError
 from streams.kafka import Admin, confluent_config, explain
-from streams.runtime.offsets import Committed, Offsets, metadata_text
+from streams.runtime.offsets import Committed, Offsets
 from streams.runtime.producer import read_spilled
 from streams.runtime.reviving import Need, Start, find_start, needed_offset
 from streams.schema.types import field_types
@@ -121,7 +121,7 @@ class Outlook:
         ):
             topic = names.stream_topic(source.name, tuple(plan.view.entity))
         at = [(topic, number) for number in range(self._topics.get(topic, 0))]
-        committed = committed_by(self._settings, names.worker_group, at)  # 2
+        committed = self._offsets.committed(names.worker_group, at, stable=False)  # 2
         progress = {one: progress_of(self._settings, committed.get(one)) for one in at}
         starts, ends = self._offsets.starts(at), self._offsets.ends(at)
         fresh = self._fresh(source, [one for one in at if one not in committed], starts, ends)
@@ -229,29 +229,9 @@ def _reader(settings: Settings, group: str) -> Iterator[Consumer]:
     try:
         yield consumer
     except KafkaException as error:
-        raise explain(settings, error, "reading what workers have committed") from None
+        raise explain(settings, error, "reading the first records of partitions") from None
     finally:
         consumer.close()
-
-
-def committed_by(settings: Settings, group: str, at: Sequence[_At]) -> dict[_At, Committed]:
-    """What a group has committed; partitions without anything are absent.
-
-    By a consumer's request: librdkafka's admin client dies of the answer of a cluster in which
-    no group was ever coordinated.
-    """
-    if not at:
-        return {}
-    with _reader(settings, group) as consumer:
-        found = consumer.committed([TopicPartition(*one) for one in at], timeout=TIMEOUT_S)
-    for tp in found:
-        if tp.error is not None:
-            raise explain(settings, KafkaException(tp.error), f"reading offsets of {group}")
-    return {
-        (tp.topic, tp.partition): Committed(offset=tp.offset, metadata=metadata_text(tp.metadata))
-        for tp in found
-        if tp.offset >= 0
-    }
 
 
 def first_times(settings: Settings, offsets: Mapping[_At, int]) -> dict[_At, int]:

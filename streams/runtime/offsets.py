@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -66,6 +67,9 @@ class Offsets:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._clients: deque[AdminClient] = deque(maxlen=CLIENTS_KEPT)
+        self._readers: dict[tuple[str, bool], Consumer] = {}
+        """By group, and whether offsets have to be stable."""
+        self._lock = Lock()
         self._renew()
 
     def _renew(self) -> None:
@@ -84,12 +88,8 @@ class Offsets:
         wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
         if not wanted:
             return {}
-        request = ConsumerGroupTopicPartitions(group, wanted)
         try:
-            answer = self._clients[-1].list_consumer_group_offsets(
-                [request], require_stable=stable, request_timeout=TIMEOUT_S
-            )
-            found = answer[group].result(TIMEOUT_S + 1).topic_partitions
+            found = self._reader(group, stable).committed(wanted, timeout=TIMEOUT_S)
         except KafkaException as error:
             raise self._explained(error, f"reading offsets of {group}") from None
         for tp in found:
@@ -105,6 +105,24 @@ class Offsets:
             for tp in found
             if tp.offset >= 0
         }
+
+    def _reader(self, group: str, stable: bool) -> Consumer:
+        """A client that asks for a group's offsets and never joins it.
+
+        Not the admin client: librdkafka 2.x dies of its own look-up (a segmentation fault) where
+        the broker can't name the group's coordinator, as while it starts.
+        """
+        with self._lock:
+            if (group, stable) not in self._readers:
+                options = {
+                    "group.id": group,
+                    "enable.auto.commit": False,
+                    # Asks for stable offsets.
+                    "isolation.level": "read_committed" if stable else "read_uncommitted",
+                }
+                made = Consumer(confluent_config(self._settings, **options))
+                self._readers[group, stable] = made
+            return self._readers[group, stable]
 
     def starts(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """First offset that each partition still holds."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Schema = dict[str, Any]
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 POLL_S = 0.2
 MAGIC = 0
 

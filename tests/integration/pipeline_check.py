@@ -15,14 +15,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import fastavro
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from streams.config import Settings, load_settings
 from streams.definitions.publish import publish
 from streams.definitions.store import read_definitions
+from streams.errors import UnreachableError
+from streams.runtime.offsets import Offsets
 from streams.schema.registry import Registry
 from tests.integration import load
-from tests.integration.kafka_tools import MAGIC, TIMEOUT_S, Incoming, KafkaTools
+from tests.integration.kafka_tools import MAGIC, Incoming, KafkaTools
 from tests.integration.load import Load
 from tests.reference import (
     Event,
@@ -138,6 +139,7 @@ class PipelineCheck:
         self._partitions = 0
         self._read: dict[str, list[Incoming]] = {}
         self.settings = self._settings()
+        self._offsets = Offsets(self.settings)
 
     def _settings(self) -> Settings:
         return load_settings(
@@ -179,14 +181,12 @@ class PipelineCheck:
     def committed(self) -> dict[int, int]:
         """Committed offset of each partition that has one; none where the broker can't tell."""
         group = self.settings.names.worker_group
-        wanted = [TopicPartition(self.topic, p) for p in range(self._partitions)]
-        request = ConsumerGroupTopicPartitions(group, wanted)
-        future = self.kafka.admin.list_consumer_group_offsets([request])[group]
+        at = [(self.topic, partition) for partition in range(self._partitions)]
         try:
-            found = future.result(TIMEOUT_S).topic_partitions
-        except KafkaException:
+            found = self._offsets.committed(group, at, stable=False)
+        except UnreachableError:
             return {}
-        return {one.partition: one.offset for one in found if one.offset >= 0}
+        return {partition: one.offset for (_, partition), one in found.items()}
 
     def has_reached(self, ends: Mapping[int, int]) -> bool:
         """Whether the group has committed what each of these partitions holds."""
