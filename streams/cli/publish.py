@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,18 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import CommonOptions, Json, flag, print_json, say, takes_common_options
-from streams.clock import SystemClock
-from streams.errors import RewindowError, UnreachableError
+from streams.errors import RewindowError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.control.preview import Preview
     from streams.definitions.publish import PublishOutcome
-    from streams.definitions.store import Definitions
-
-VISIBLE_S = 10.0
-POLL_S = 0.1
 
 Files = Annotated[
     list[Path],
@@ -84,36 +78,19 @@ def _plans(
     if not new:
         return {}
     from streams.cli.outlook import Outlook
+    from streams.definitions.store import read_definitions
 
     try:
-        definitions = _with(new, settings)
+        definitions = read_definitions(settings)
         outlook = Outlook(settings, registry)
         return {
-            _title(one): outlook.of_published(definitions, one.name, one.version) for one in new
+            _title(one): outlook.of_published(definitions, one.name, one.version)
+            for one in new
+            if one.name in definitions.sets
         }
     except RewindowError as error:
         say(f"what the new versions take can't be told now: {error}")
         return {}
-
-
-def _with(new: list[PublishOutcome], settings: Settings) -> Definitions:
-    """The definitions with these new ones: what is committed is visible a moment later."""
-    from streams.definitions.store import read_definitions
-
-    clock = SystemClock()
-    deadline_s = clock.monotonic_s() + VISIBLE_S
-    while True:
-        definitions = read_definitions(settings)
-        known = {
-            (name, one.feature_set.version)
-            for name, versions in definitions.sets.items()
-            for one in versions
-        }
-        if known.issuperset((one.name, one.version) for one in new):
-            return definitions
-        if clock.monotonic_s() > deadline_s:
-            raise UnreachableError(f"they are not visible after {VISIBLE_S:.0f} s")
-        time.sleep(POLL_S)
 
 
 def _in_short(outcomes: list[PublishOutcome], plans: dict[str, Preview]) -> list[str]:

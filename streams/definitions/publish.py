@@ -7,15 +7,18 @@ Order of work, the same numbers in `publish`:
 3. Examine them: schemas, rules, output schemas. Nothing goes on if something is refused.
 4. Register the output schemas, make the feature topics. Both can be done again.
 5. Write the definitions in one transaction. Who was fenced meanwhile fails here.
+6. Wait until readers see them.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from streams.clock import SystemClock
 from streams.definitions.decide import Change, Decision
 from streams.definitions.examine import LEVEL, examine
 from streams.definitions.load import load_files, record_key
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from streams.schema.registry import Registry
 
 _TIMEOUT_S = 20.0
+_VISIBLE_S = 10.0
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +98,10 @@ def publish(
         _make_topics(settings, decision, examined.partitions)
         # 5
         changed = [one.published for one in decision.sources if one.change is not Change.UNCHANGED]
-        _write(settings, producer, [*changed, *new_sets])
+        records: list[PublishedSource | PublishedSet] = [*changed, *new_sets]
+        _write(settings, producer, records)
+        # 6
+        _await_visible(settings, records)
     return _outcomes(decision, examined.notes)
 
 
@@ -139,6 +147,30 @@ def _write(
                 "published, run it again"
             ) from None
         raise explain(settings, error, "publishing") from None
+
+
+def _await_visible(settings: Settings, records: Sequence[PublishedSource | PublishedSet]) -> None:
+    """Wait until readers see what is committed: brokers tell them a moment later.
+
+    Whoever asks for a new version after this is not told that there is none.
+    """
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + _VISIBLE_S
+    while clock.monotonic_s() < deadline_s:
+        known = read_definitions(settings)
+        seen = {
+            *map(_identity, known.sources.values()),
+            *(_identity(one) for versions in known.sets.values() for one in versions),
+        }
+        if seen.issuperset(_identity(one) for one in records):
+            return
+        time.sleep(_POLL_S)
+
+
+def _identity(record: PublishedSource | PublishedSet) -> tuple[str, str | None, int]:
+    if isinstance(record, PublishedSet):
+        return record.feature_set.name, record.feature_set.version, record.order
+    return record.source.name, None, record.order
 
 
 def _register(
