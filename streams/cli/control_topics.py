@@ -17,6 +17,7 @@ from streams.control.codec import (
     named_schema,
 )
 from streams.control.records import Ack, AuditRecord, ControlRecord, Reply
+from streams.control.state import fold
 from streams.errors import InvalidInputError, RewindowError
 from streams.kafka import Admin, confluent_config, explain, unreachable
 from streams.runtime.control.acks import is_ack
@@ -174,6 +175,17 @@ def read_control(settings: Settings, values: Values) -> list[tuple[int, ControlR
     topic = settings.names.control_topic
     with reading(settings, topic) as reader:
         return [(stored.offset, values.control(topic, stored)) for stored in reader.rest()]
+
+
+def read_left_out(settings: Settings, registry: Registry) -> dict[str, list[str]]:
+    """SQL conditions of events that sets leave out, or are to leave out, by set."""
+    if settings.names.control_topic not in Admin(settings).partitions():
+        return {}
+    state = fold(record for _, record in read_control(settings, Values(registry)))
+    return {
+        name: [one.where for one in record.exclusions if one.where is not None]
+        for name, record in state.sets.items()
+    }
 
 
 def read_audit(settings: Settings, values: Values, topic: str) -> list[AuditRecord]:

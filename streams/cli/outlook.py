@@ -63,13 +63,14 @@ class Outlook:
         self, source: PublishedSource, versions: Sequence[FeatureSet], version: str
     ) -> Preview:
         """What publishing `version` comes to; `versions` are all of its set, in order, with it."""
-        plans = plan_versions(versions, source.source, field_types(source.schema))
+        known = self._state.sets.get(versions[0].name)
+        exclusions = () if known is None else known.in_force
+        plans = plan_versions(versions, source.source, field_types(source.schema), exclusions)
         plan = next(one for one in plans if one.view.version == version)
-        name = plan.view.feature_set
         return preview(
             plans,
             version,
-            self._state.sets.get(name),
+            known,
             Rules(
                 published=tuple(one.version for one in versions if one.version != version),
                 keep=self._settings.versions.keep,

@@ -98,6 +98,7 @@ def plan(common: CommonOptions, files: Files, json: Json = False) -> None:
 
 def look(settings: Settings, registry: Registry, files: Sequence[Path]) -> list[Entry]:
     """What would become of each definition in `files`; see `examine` for what is raised."""
+    from streams.cli.control_topics import read_left_out
     from streams.cli.outlook import Outlook
     from streams.definitions.examine import examine
     from streams.definitions.load import load_files
@@ -105,7 +106,8 @@ def look(settings: Settings, registry: Registry, files: Sequence[Path]) -> list[
 
     loaded = load_files(files)
     published = read_definitions(settings)
-    examined = examine(settings, loaded, published, registry)
+    left_out = read_left_out(settings, registry)
+    examined = examine(settings, loaded, published, registry, left_out)
     return entries_of(settings, published, examined, Outlook(settings, registry))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,10 +48,12 @@ def publish(
     is refused. The first version of a set serves; later ones serve when they are activated.
     """
     settings = common.settings()
+    from streams.cli.control_topics import read_left_out
     from streams.definitions.publish import publish as publish_files  # seconds, for polars
 
     with Registry.from_settings(settings.registry_options()) as registry:
-        outcomes = publish_files(settings, files, registry, dry_run=dry_run)
+        left_out = partial(read_left_out, settings, registry)
+        outcomes = publish_files(settings, files, registry, dry_run=dry_run, left_out=left_out)
         plans = {} if dry_run else _plans(settings, registry, outcomes)
     for outcome in outcomes:
         for note in outcome.notes:

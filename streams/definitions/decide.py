@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from streams.definitions.differ import differences
 from streams.definitions.digest import digest, fixed_part
-from streams.definitions.expressions import check_expression
+from streams.definitions.expressions import check_expression, check_filter
 from streams.definitions.load import Loaded, record_key
 from streams.definitions.problems import Origin, Problem
 from streams.definitions.store import Definitions, PublishedSet, PublishedSource
 from streams.definitions.validate import check_feature_set, check_source_fields, output_dtypes
+from streams.errors import InvalidInputError
 from streams.schema.types import field_types, unsupported_fields
 from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -88,21 +89,32 @@ class Decision:
             self.refusals.setdefault(key, []).extend(messages)
 
 
-def decide(loaded: Loaded, published: Definitions, latest: Mapping[str, LatestSchema]) -> Decision:
+def decide(
+    loaded: Loaded,
+    published: Definitions,
+    latest: Mapping[str, LatestSchema],
+    left_out: Mapping[str, Sequence[str]],
+) -> Decision:
     """What becomes of `loaded` after `published`. `latest` is by subject.
 
-    It has every subject of a source in `loaded` or read by a set in `loaded`.
+    It has every subject of a source in `loaded` or read by a set in `loaded`. `left_out` are SQL
+    conditions of events that published sets leave out, by set: they go on holding.
     """
-    return _Decider(loaded, published, latest).decide()
+    return _Decider(loaded, published, latest, left_out).decide()
 
 
 class _Decider:
     def __init__(
-        self, loaded: Loaded, published: Definitions, latest: Mapping[str, LatestSchema]
+        self,
+        loaded: Loaded,
+        published: Definitions,
+        latest: Mapping[str, LatestSchema],
+        left_out: Mapping[str, Sequence[str]],
     ) -> None:
         self._loaded = loaded
         self._published = published
         self._latest = latest
+        self._left_out = left_out
         self._next_order = published.next_order
         self._sources: dict[str, SourceChange] = {}
         self._decision = Decision()
@@ -280,6 +292,15 @@ class _Decider:
                     yield f"{title} does not fit {name}: {problems[0]}"
                 elif _types(feature_set, was) != _types(feature_set, now):
                     yield f"{title} changes types that {name} reads: bring the types back"
+        for name, conditions in self._left_out.items():
+            first = self._published.first(name)
+            if first is None or first.feature_set.source != source.source.name:
+                continue
+            for sql in conditions:
+                try:
+                    check_filter(sql, now, unsupported)
+                except InvalidInputError as error:
+                    yield f"{title} does not fit what {name} leaves out ({sql}): {error}"
 
 
 def _types(feature_set: FeatureSet, fields: Mapping[str, pl.DataType]) -> list[pl.DataType]:

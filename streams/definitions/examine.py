@@ -21,7 +21,7 @@ from streams.names import subjects
 from streams.schema.output import OutputSchemas, output_schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from streams.config import Settings
     from streams.definitions.load import Loaded
@@ -45,15 +45,19 @@ class Examined:
 
 
 def examine(
-    settings: Settings, loaded: Loaded, published: Definitions, registry: Registry
+    settings: Settings,
+    loaded: Loaded,
+    published: Definitions,
+    registry: Registry,
+    left_out: Mapping[str, Sequence[str]],
 ) -> Examined:
-    """What becomes of `loaded` after `published`.
+    """What becomes of `loaded` after `published`; `left_out` as for `decide`.
 
     Raises InvalidInputError for what is wrong in the files, UnreachableError. What a rule
     forbids is in the decision.
     """
     latest = _latest_schemas(loaded, published, registry)  # 1
-    decision = decide(loaded, published, latest)  # 2
+    decision = decide(loaded, published, latest, left_out)  # 2
     if decision.invalid:
         raise InvalidInputError("\n".join(decision.invalid))
     schemas, lenient = _check_outputs(settings, decision, registry)  # 3

@@ -40,7 +40,7 @@ from streams.kafka import confluent_config, ensure_topics, explain
 from streams.names import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from streams.config import Settings
@@ -68,12 +68,22 @@ class PublishOutcome:
     notes: tuple[str, ...] = ()
 
 
+def _nothing() -> Mapping[str, Sequence[str]]:
+    return {}
+
+
 def publish(
-    settings: Settings, files: Sequence[Path], registry: Registry, *, dry_run: bool = False
+    settings: Settings,
+    files: Sequence[Path],
+    registry: Registry,
+    *,
+    dry_run: bool = False,
+    left_out: Callable[[], Mapping[str, Sequence[str]]] = _nothing,
 ) -> list[PublishOutcome]:
     """Publish what `files` define, all of it or nothing; see the module for the order.
 
-    With `dry_run` everything is checked and nothing is changed. Raises InvalidInputError for
+    With `dry_run` everything is checked and nothing is changed. `left_out` reads what published
+    sets leave out, as `decide` wants it: it is decided elsewhere. Raises InvalidInputError for
     what is wrong in the files, RefusedError for what a rule forbids (each with a line for
     every thing), UnreachableError.
     """
@@ -88,7 +98,7 @@ def publish(
         producer = _fence(settings)
         published = read_definitions(settings)
     # 3
-    examined = examine(settings, loaded, published, registry)
+    examined = examine(settings, loaded, published, registry, left_out())
     decision = examined.decision
     if decision.refused:
         raise RefusedError("\n".join(decision.refused))

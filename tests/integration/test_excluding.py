@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streams.definitions.store import read_definitions
-from tests.integration.load import Load
+from tests.integration.load import SCHEMA, Load
 from tests.integration.pipeline_check import TUMBLING
+from tests.integration.shell import Shell
 from tests.integration.test_switch import Rig, cut_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def cleaned(rig: Rig) -> FeatureSet:
     return replace(first.feature_set, version="1.0.0~", where=f"NOT ({EXCLUDED})")
 
 
-def test_bad_events_are_left_out_and_what_was_said_with_them_is_corrected(rig: Rig) -> None:
+def test_bad_events_are_left_out_and_what_was_said_with_them_is_corrected(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
     schema_id = rig.check.prepare(KEPT)
     events = Load(seed=5, events=6_000, entities=200, schema_id=schema_id, step_ms=40)
     records = events.records()
@@ -74,3 +77,12 @@ def test_bad_events_are_left_out_and_what_was_said_with_them_is_corrected(rig: R
     assert reply is not None
     assert kinds["correction"] == reply["corrections"] > 0
     assert {it["rewindow_version"] for it in said} == {"1.0.0"}
+
+    fields = [one for one in SCHEMA["fields"] if one["name"] != "quantity"]
+    rig.kafka.register(f"{rig.check.topic}-value", {**SCHEMA, "fields": fields})
+    later = rig.directory / "later.yaml"
+    text = KEPT.replace("1.0.0", "2.0.0").replace("window: 30s", "window: 1m")
+    later.write_text(text.format(prefix=rig.prefix))
+    refused = Shell(rig.check, capsys).run("publish", str(later))
+    assert refused.exit_code == 3
+    assert "leaves out (quantity = 9 OR amount > 400)" in refused.stderr

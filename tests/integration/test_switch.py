@@ -39,6 +39,7 @@ class Rig:
         self.kafka = kafka
         self.check = PipelineCheck(kafka, directory, prefix)
         self.directory = directory
+        self.prefix = prefix
         self.feature_set = f"{prefix}_tumbling"
         self.produced: list[Outgoing] = []
 

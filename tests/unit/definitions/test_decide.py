@@ -19,7 +19,7 @@ from streams.definitions.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SCHEMA: dict[str, Any] = {
     "type": "record",
@@ -65,9 +65,15 @@ def decided(
     *definitions: Source | FeatureSet,
     schema: Mapping[str, Any] = SCHEMA,
     schema_id: int = 1,
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Decision:
     latest = LatestSchema(schema=schema, schema_id=schema_id)
-    return decide(loaded(*definitions), published, {"flights-value": latest, "other": latest})
+    return decide(
+        loaded(*definitions),
+        published,
+        {"flights-value": latest, "other": latest},
+        {} if left_out is None else left_out,
+    )
 
 
 def after(decision: Decision) -> Definitions:
@@ -189,6 +195,18 @@ def test_a_new_version_takes_the_newest_schema() -> None:
     (source,) = decision.sources
     assert (source.change, source.published.schema_id) == (Change.UPDATED, 2)
     assert [one.change for one in decision.sets] == [Change.PUBLISHED]
+
+
+def test_a_schema_that_breaks_what_a_set_leaves_out_is_refused() -> None:
+    published = after(decided(NOTHING, SOURCE, FIRST))
+    left_out = {"departures": ["delay > 1000"], "others": ["what > 1"]}
+    narrower = {**SCHEMA, "fields": SCHEMA["fields"][:2]}
+    decision = decided(published, SECOND, schema=narrower, schema_id=2, left_out=left_out)
+    (line,) = decision.refused
+    assert "does not fit what departures leaves out (delay > 1000)" in line
+    assert "'delay'" in line
+    wider = decided(published, SECOND, schema=WIDER, schema_id=2, left_out=left_out)
+    assert not wider.refused
 
 
 def test_a_schema_that_breaks_a_published_version_is_refused() -> None:
