@@ -14,7 +14,7 @@ from streams.cli.options import (
     flag,
     print_json,
     say,
-    takes_common_options,
+    takes_options,
 )
 from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.schema.registry import Registry
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="audit")
 
 
-@takes_common_options
+@takes_options
 def show(common: CommonOptions, file: From = None, topic: Topic = None, json: Json = False) -> None:
     """Print the audit trail, oldest first; with --json one record a line."""
     _one_of(file, topic)
@@ -72,7 +72,7 @@ def show(common: CommonOptions, file: From = None, topic: Topic = None, json: Js
         say("nothing was asked or decided yet")
 
 
-@takes_common_options
+@takes_options
 def verify(
     common: CommonOptions,
     file: From = None,

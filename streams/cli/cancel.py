@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.options import CommonOptions, Json, takes_common_options
-from streams.cli.requests import Deadline, DryRun, Wait, Why, ask
+from streams.cli.options import CommonOptions, Json, takes_options
+from streams.cli.requests import Asking, Deadline, DryRun, Wait, Why, ask
 from streams.errors import InvalidInputError
 from streams.schema.registry import Registry
 from streams.suggest import did_you_mean
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(cancel)
 
 
-@takes_common_options
+@takes_options
 def cancel(
     common: CommonOptions,
     request_id: RequestId,
@@ -47,19 +47,13 @@ def cancel(
     Once the switch is decided there is only forward, and it is refused (exit code 3).
     """
     settings = common.settings()
-    ask(
-        settings,
-        {
-            "action": "cancel",
-            "feature_set": _set_of(settings, request_id),
-            "cancels": request_id,
-            "reason": reason,
-            "dry_run": dry_run,
-        },
-        deadline=deadline,
-        wait=wait,
-        json=json,
-    )
+    fields = {
+        "action": "cancel",
+        "feature_set": _set_of(settings, request_id),
+        "cancels": request_id,
+        "reason": reason,
+    }
+    ask(settings, fields, Asking(dry_run=dry_run, wait=wait, deadline=deadline, json=json))
 
 
 def _set_of(settings: Settings, request_id: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from streams.cli.options import CommonOptions, Json, print_json, takes_common_options
+from streams.cli.options import CommonOptions, Json, print_json, takes_options
 from streams.cli.requests import parse_version
 from streams.errors import InvalidInputError
 from streams.schema.registry import Registry
@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
     app.command()(diff)
 
 
-@takes_common_options
+@takes_options
 def diff(
     common: CommonOptions,
     first: First,

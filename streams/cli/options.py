@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from streams.config import Settings, load_settings
-
-P = ParamSpec("P")
 
 
 def flag(*names: str, help: str) -> Any:
@@ -26,9 +24,15 @@ def flag(*names: str, help: str) -> Any:
 Json = Annotated[bool, flag("--json", help="Print JSON on stdout, for programs.")]
 
 
+class Options:
+    """Options that several commands take: a dataclass of them, which `takes_options` expands."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommonOptions:
-    """The options that every command takes, as given; `takes_common_options` adds them."""
+class CommonOptions(Options):
+    """The options that every command takes, as given."""
 
     bootstrap_servers: Annotated[
         str | None,
@@ -78,25 +82,31 @@ class CommonOptions:
         )
 
 
-def takes_common_options(
-    command: Callable[Concatenate[CommonOptions, P], None],
-) -> Callable[..., None]:
-    """`command` with the fields of `CommonOptions` as options after its own.
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the fields of its `Options` parameters as options, after its own.
 
-    Typer reads a command's options from its signature; that of the result has those of
-    `command` without the first parameter, and then the common ones.
+    Typer reads a command's options from its signature; that of the result has those fields
+    in the place of such parameters, those of the first one last.
     """
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    common = inspect.signature(CommonOptions, eval_str=True).parameters
+    parameters = inspect.signature(command, eval_str=True).parameters
+    fields = {
+        name: inspect.signature(one.annotation, eval_str=True).parameters
+        for name, one in parameters.items()
+        if isinstance(one.annotation, type) and issubclass(one.annotation, Options)
+    }
 
     @wraps(command)
-    def with_common_options(*args: Any, **given: Any) -> None:
-        options = {name: given.pop(name) for name in common if name in given}
-        command(CommonOptions(**options), *args, **given)
+    def with_options(**given: Any) -> None:
+        for name, those in fields.items():
+            found = {field: given.pop(field) for field in those if field in given}
+            given[name] = parameters[name].annotation(**found)
+        command(**given)
 
-    signature = inspect.Signature([*own, *common.values()])
-    with_common_options.__signature__ = signature  # type: ignore[attr-defined]  # inspect looks there
-    return with_common_options
+    own = [one for name, one in parameters.items() if name not in fields]
+    added = [one for those in reversed(fields.values()) for one in those.values()]
+    signature = inspect.Signature([*own, *added])
+    with_options.__signature__ = signature  # type: ignore[attr-defined]  # inspect looks there
+    return with_options
 
 
 def say(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, print_json, say, takes_options
 from streams.errors import RefusedError
 from streams.names import subjects
 from streams.schema.registry import Registry
@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
 
 
-@takes_common_options
+@takes_options
 def plan(common: CommonOptions, files: Files, json: Json = False) -> None:
     """Show what publishing these files would come to, and change nothing.
 

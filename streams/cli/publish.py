@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import CommonOptions, Json, flag, print_json, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, flag, print_json, say, takes_options
 from streams.errors import RewindowError
 from streams.schema.registry import Registry
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(publish)
 
 
-@takes_common_options
+@takes_options
 def publish(
     common: CommonOptions,
     files: Files,

@@ -8,6 +8,7 @@ import re
 import socket
 import uuid
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,10 +17,11 @@ from rich.console import Console
 from streams.cli.options import (
     CommonOptions,
     Json,
+    Options,
     flag,
     print_json,
     say,
-    takes_common_options,
+    takes_options,
 )
 from streams.clock import SystemClock
 from streams.durations import parse_duration
@@ -27,6 +29,8 @@ from streams.errors import InvalidInputError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streams.config import Settings
     from streams.control.records import Exclude, OffsetRange, Reply, Request
 
@@ -102,6 +106,16 @@ Deadline = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking(Options):
+    """How a request is asked, and its answers awaited."""
+
+    dry_run: DryRun = False
+    wait: Wait = True
+    deadline: Deadline = DEADLINE
+    json: Json = False
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(activate)
@@ -109,44 +123,28 @@ def register(app: typer.Typer) -> None:
     app.command()(retire)
 
 
-@takes_common_options
+@takes_options
 def activate(
     common: CommonOptions,
+    asking: Asking,
     version: SetVersion,
     if_serving: IfServing = None,
     reason: Why = "",
     repair: Repair = False,
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Let a published version serve, with its windows as full as they are.
 
     At once if it is live; else its windows are filled first, beside what serves. Exits with 3
     if a rule refuses it, with 5 if the deadline passes.
     """
-    name, target = parse_version(version)
-    ask(
-        common.settings(),
-        {
-            "action": "activate",
-            "feature_set": name,
-            "target": target,
-            "if_serving": if_serving,
-            "reason": reason,
-            "repair": repair,
-            "dry_run": dry_run,
-        },
-        deadline=deadline,
-        wait=wait,
-        json=json,
-    )
+    asked = {"if_serving": if_serving, "reason": reason, "repair": repair}
+    ask_about(common.settings(), "activate", version, asking, asked)
 
 
-@takes_common_options
+@takes_options
 def rollback(
     common: CommonOptions,
+    asking: Asking,
     feature_set: SetName,
     reason: Why,
     to: To = None,
@@ -154,62 +152,36 @@ def rollback(
     exclude: Excluded = None,
     checkpoint: Checkpoint = None,
     repair: Repair = False,
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Take the latest activation back, or go back to a version.
 
     Windows stay as full as they are, and no vector is lost or computed twice. Exits with 3 if
     a rule refuses it, with 5 if the deadline passes.
     """
-    ask(
-        common.settings(),
-        {
-            "action": "rollback",
-            "feature_set": feature_set,
-            "target": to,
-            "if_serving": if_serving,
-            "exclude": parse_exclude(exclude or []),
-            "checkpoint": checkpoint,
-            "reason": reason,
-            "repair": repair,
-            "dry_run": dry_run,
-        },
-        deadline=deadline,
-        wait=wait,
-        json=json,
-    )
+    fields = {
+        "action": "rollback",
+        "feature_set": feature_set,
+        "target": to,
+        "if_serving": if_serving,
+        "exclude": parse_exclude(exclude or []),
+        "checkpoint": checkpoint,
+        "reason": reason,
+        "repair": repair,
+    }
+    ask(common.settings(), fields, asking)
 
 
-@takes_common_options
+@takes_options
 def retire(
     common: CommonOptions,
+    asking: Asking,
     version: SetVersion,
     if_serving: IfServing = None,
     reason: Why = "",
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Say that a version is never to serve again; what only it needs is dropped."""
-    name, target = parse_version(version)
-    ask(
-        common.settings(),
-        {
-            "action": "retire",
-            "feature_set": name,
-            "target": target,
-            "if_serving": if_serving,
-            "reason": reason,
-            "dry_run": dry_run,
-        },
-        deadline=deadline,
-        wait=wait,
-        json=json,
-    )
+    asked = {"if_serving": if_serving, "reason": reason}
+    ask_about(common.settings(), "retire", version, asking, asked)
 
 
 def parse_version(text: str) -> tuple[str, str]:
@@ -254,10 +226,16 @@ def parse_deadline(text: str, now_ms: int) -> int:
 # -- asking ---------------------------------------------------------------------------------------
 
 
-def ask(
-    settings: Settings, fields: dict[str, Any], *, deadline: str, wait: bool, json: bool
+def ask_about(
+    settings: Settings, action: str, version: str, asking: Asking, fields: Mapping[str, Any]
 ) -> None:
-    """Send the request with these fields; wait for its end, show it, and fail as it fails.
+    """As `ask`, for a request about `version`, written SET@VERSION."""
+    name, target = parse_version(version)
+    ask(settings, {"action": action, "feature_set": name, "target": target, **fields}, asking)
+
+
+def ask(settings: Settings, given: Mapping[str, Any], asking: Asking) -> None:
+    """Send the request with the fields `given`; wait for its end, show it, and fail as it fails.
 
     Where `if_serving` is among them and null it becomes what serves as far as can be seen.
     """
@@ -266,7 +244,8 @@ def ask(
     from streams.cli.versions import serving_now
 
     clock = SystemClock()
-    deadline_ms = parse_deadline(deadline, clock.now_ms())
+    deadline_ms = parse_deadline(asking.deadline, clock.now_ms())
+    fields = {**given, "dry_run": asking.dry_run}
     with (
         Registry.from_settings(settings.registry_options()) as registry,
         Conversation(settings, registry, clock) as conversation,
@@ -275,10 +254,10 @@ def ask(
             fields["if_serving"] = serving_now(settings, registry, fields["feature_set"])
         request = make_request(fields, deadline_ms)
         origin = conversation.send(request)
-        if not wait:
+        if not asking.wait:
             sent = {"request_id": request.request_id, "state": "sent", "topic": origin.topic}
             sent_at = {"partition": origin.partition, "offset": origin.offset}
-            if json:
+            if asking.json:
                 print_json({**sent, **sent_at})
             else:
                 say(f"sent as {request.request_id} ({origin.topic} offset {origin.offset})")
@@ -293,7 +272,7 @@ def ask(
                 return
             if status is not None:
                 status.update(progress(reply))
-            elif not json:
+            elif not asking.json:
                 say(progress(reply))
 
         try:
@@ -302,7 +281,7 @@ def ask(
         except KeyboardInterrupt:
             say(f"request {request.request_id} goes on without you")
             raise
-    print_answer(last, seen, json=json)
+    print_answer(last, seen, json=asking.json)
     error = failure(last)
     if error is not None:
         raise error

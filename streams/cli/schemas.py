@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, print_json, say, takes_options
 from streams.errors import InvalidInputError, RefusedError
 from streams.schema.compat import LEVELS
 from streams.schema.files import DEFAULT_LEVEL, compatibility_level, read_schema
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="schemas")
 
 
-@takes_common_options
+@takes_options
 def list_schemas(common: CommonOptions, json: Json = False) -> None:
     """List the registry's subjects: newest version, its id, and the rule for later ones."""
     settings = common.settings()
@@ -78,7 +78,7 @@ def _subject(registry: Registry, subject: str) -> dict[str, object]:
     }
 
 
-@takes_common_options
+@takes_options
 def register_schema(
     common: CommonOptions,
     subject: Subject,

@@ -15,7 +15,7 @@ from streams.cli.options import (
     flag,
     print_json,
     say,
-    takes_common_options,
+    takes_options,
 )
 from streams.clock import SystemClock
 from streams.errors import InvalidInputError, RefusedError, RewindowError
@@ -106,7 +106,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="snapshots")
 
 
-@takes_common_options
+@takes_options
 def take(
     common: CommonOptions, feature_set: MaybeSet = None, reason: Reason = "", json: Json = False
 ) -> None:
@@ -142,7 +142,7 @@ def take(
         raise RewindowError("\n".join(taken.problems))
 
 
-@takes_common_options
+@takes_options
 def list_all(common: CommonOptions, json: Json = False) -> None:
     """List checkpoints: when, why, up to which offsets, how large, kept or not, whole or not.
 
@@ -162,7 +162,7 @@ def list_all(common: CommonOptions, json: Json = False) -> None:
         print_list(checkpoints, found, stored)
 
 
-@takes_common_options
+@takes_options
 def show(common: CommonOptions, checkpoint: CheckpointId, json: Json = False) -> None:
     """Show one checkpoint: its bundles, their offsets and watermarks, files, and who keeps it."""
     from streams.cli.snapshot_views import overview_as_json, print_overview
@@ -174,7 +174,7 @@ def show(common: CommonOptions, checkpoint: CheckpointId, json: Json = False) ->
         print_overview(found)
 
 
-@takes_common_options
+@takes_options
 def verify(common: CommonOptions, checkpoint: MaybeId = None, json: Json = False) -> None:
     """Read every byte of a checkpoint, or of all, and name what is damaged.
 
@@ -216,7 +216,7 @@ def verify(common: CommonOptions, checkpoint: MaybeId = None, json: Json = False
         raise RewindowError("\n".join(str(one) for one in damages))
 
 
-@takes_common_options
+@takes_options
 def restore(common: CommonOptions, checkpoint: CheckpointId, to: To, json: Json = False) -> None:
     """Put the files of a checkpoint into a directory, laid out as a worker's state.
 
@@ -244,7 +244,7 @@ def restore(common: CommonOptions, checkpoint: CheckpointId, to: To, json: Json 
         say(f"{len(paths)} bundles of {checkpoint} ({size(found.size_bytes)}) are in {to}")
 
 
-@takes_common_options
+@takes_options
 def keep(common: CommonOptions, checkpoint: CheckpointId, reason: Why, json: Json = False) -> None:
     """Keep a checkpoint until it is released, however many come after it."""
     from streams.state.manifest import check_id
@@ -257,7 +257,7 @@ def keep(common: CommonOptions, checkpoint: CheckpointId, reason: Why, json: Jso
         say(f"{checkpoint} is kept: {len(bundles)} bundles")
 
 
-@takes_common_options
+@takes_options
 def release(
     common: CommonOptions, checkpoint: CheckpointId, pin: PinName = None, json: Json = False
 ) -> None:
@@ -280,7 +280,7 @@ def release(
         say(f"{checkpoint} was not kept")
 
 
-@takes_common_options
+@takes_options
 def prune(
     common: CommonOptions, keep: Keep = None, dry_run: DryRun = False, json: Json = False
 ) -> None:

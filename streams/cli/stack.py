@@ -13,7 +13,7 @@ from streams.cli.options import (
     flag,
     print_json,
     say,
-    takes_common_options,
+    takes_options,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
 
 
-@takes_common_options
+@takes_options
 def up(
     common: CommonOptions,
     kafka_port: KafkaPort = None,
@@ -93,7 +93,7 @@ def _say_what_else_is_named(settings: Settings, addresses: devstack.Addresses) -
         )
 
 
-@takes_common_options
+@takes_options
 def down(common: CommonOptions, delete: Delete = False, json: Json = False) -> None:
     """Stop the local Kafka and registry.
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams import devstack
-from streams.cli.options import CommonOptions, Json, print_json, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, print_json, say, takes_options
 from streams.config import DEFAULT_BOOTSTRAP_SERVERS, DEFAULT_REGISTRY_URL
 from streams.devstack import Addresses, Health
 from streams.errors import UnreachableError
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
 
 
-@takes_common_options
+@takes_options
 def status(common: CommonOptions, json: Json = False) -> None:
     """Show whether Kafka and the registry answer, and where they are.
 

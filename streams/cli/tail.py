@@ -8,7 +8,7 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from rich.console import Console
 
-from streams.cli.options import CommonOptions, Json, flag, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, flag, say, takes_options
 from streams.cli.vectors import Vector, as_json, shown
 from streams.errors import InvalidInputError
 from streams.kafka import Admin, confluent_config, explain, unreachable
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
     app.command()(tail)
 
 
-@takes_common_options
+@takes_options
 def tail(
     common: CommonOptions,
     feature_set: FeatureSetName,

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from streams.cli.options import CommonOptions, Json, takes_common_options
+from streams.cli.options import CommonOptions, takes_options
 from streams.cli.requests import (
-    DEADLINE,
-    Deadline,
-    DryRun,
+    Asking,
     IfServing,
     SetName,
     SetVersion,
-    Wait,
     Why,
     ask,
-    parse_version,
+    ask_about,
 )
-
-if TYPE_CHECKING:
-    from streams.config import Settings
 
 
 class Switch(StrEnum):
@@ -69,9 +63,10 @@ def register(app: typer.Typer) -> None:
     app.command()(unpin)
 
 
-@takes_common_options
+@takes_options
 def toggle(
     common: CommonOptions,
+    asking: Asking,
     feature_set: SetName,
     feature: Feature,
     state: OnOff,
@@ -79,80 +74,49 @@ def toggle(
     version: OfVersion = None,
     if_serving: IfServing = None,
     reason: Why = "",
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Switch one feature off, or on again: off, it is null, and its windows go on.
 
     It belongs to a version, and stays off if that one is left and comes back. Exits with 3 if a
     rule refuses it.
     """
-    ask(
-        common.settings(),
-        {
-            "action": "toggle",
-            "feature_set": feature_set,
-            "target": version,
-            "feature": feature,
-            "enabled": state is Switch.ON,
-            "fallback": fallback,
-            "if_serving": if_serving,
-            "reason": reason,
-            "dry_run": dry_run,
-        },
-        deadline=deadline,
-        wait=wait,
-        json=json,
-    )
+    fields = {
+        "action": "toggle",
+        "feature_set": feature_set,
+        "target": version,
+        "feature": feature,
+        "enabled": state is Switch.ON,
+        "fallback": fallback,
+        "if_serving": if_serving,
+        "reason": reason,
+    }
+    ask(common.settings(), fields, asking)
 
 
-@takes_common_options
+@takes_options
 def pin(
     common: CommonOptions,
+    asking: Asking,
     version: SetVersion,
     if_serving: IfServing = None,
     reason: Why = "",
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Give a live version a topic of its own, features.SET.vVERSION, whoever serves.
 
     For consumers that have to stay with it. Exits with 3 if a rule refuses it.
     """
-    asked = {"if_serving": if_serving, "reason": reason, "dry_run": dry_run}
-    _ask(common.settings(), "pin", version, asked, deadline=deadline, wait=wait, json=json)
+    asked = {"if_serving": if_serving, "reason": reason}
+    ask_about(common.settings(), "pin", version, asking, asked)
 
 
-@takes_common_options
+@takes_options
 def unpin(
     common: CommonOptions,
+    asking: Asking,
     version: SetVersion,
     if_serving: IfServing = None,
     reason: Why = "",
-    dry_run: DryRun = False,
-    wait: Wait = True,
-    deadline: Deadline = DEADLINE,
-    json: Json = False,
 ) -> None:
     """Write no more to the topic of a pinned version; what is there stays."""
-    asked = {"if_serving": if_serving, "reason": reason, "dry_run": dry_run}
-    _ask(common.settings(), "unpin", version, asked, deadline=deadline, wait=wait, json=json)
-
-
-def _ask(
-    settings: Settings,
-    action: str,
-    version: str,
-    asked: dict[str, Any],
-    *,
-    deadline: str,
-    wait: bool,
-    json: bool,
-) -> None:
-    name, target = parse_version(version)
-    fields = {"action": action, "feature_set": name, "target": target, **asked}
-    ask(settings, fields, deadline=deadline, wait=wait, json=json)
+    asked = {"if_serving": if_serving, "reason": reason}
+    ask_about(common.settings(), "unpin", version, asking, asked)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import CommonOptions, Json, print_json, takes_common_options
+from streams.cli.options import CommonOptions, Json, print_json, takes_options
 from streams.errors import InvalidInputError
 from streams.schema.registry import Registry
 from streams.suggest import did_you_mean
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command()(versions)
 
 
-@takes_common_options
+@takes_options
 def versions(common: CommonOptions, feature_set: SetName, json: Json = False) -> None:
     """Show which version of a set serves, which ones are live, and what is left out."""
     settings = common.settings()

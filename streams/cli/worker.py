@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.options import CommonOptions, Json, flag, say, takes_common_options
+from streams.cli.options import CommonOptions, Json, flag, say, takes_options
 from streams.clock import SystemClock
 from streams.errors import InvalidInputError
 
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
     app.command()(worker)
 
 
-@takes_common_options
+@takes_options
 def worker(
     common: CommonOptions,
     instance: Instance = None,

@@ -1,4 +1,4 @@
-"""The options that every command takes."""
+"""The options that every command takes, and those that some do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from streams.cli.main import build
-from streams.cli.options import CommonOptions, takes_common_options
+from streams.cli.options import CommonOptions, takes_options
 from streams.errors import InvalidInputError
 from tests.unit.cli.runs import run
 
@@ -42,7 +42,7 @@ def test_every_command_takes_them_after_its_own(
     assert "--json" in options
 
 
-@takes_common_options
+@takes_options
 def example(common: CommonOptions, name: str, *, loud: bool = False) -> None:
     """An example."""
     print(common, name, loud)
@@ -61,7 +61,7 @@ def test_a_command_gets_them_as_one_value(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_command_can_be_called_with_any_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    example("ann", bootstrap_servers="k:1")
+    example(name="ann", bootstrap_servers="k:1")
     assert capsys.readouterr().out == f"{CommonOptions(bootstrap_servers='k:1')} ann False\n"
     assert example.__doc__ == "An example."
 
