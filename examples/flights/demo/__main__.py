@@ -75,7 +75,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Stream a year of flights through a real Kafka and check every feature.",
-        epilog="`rollback`: three versions take over from each other and are taken back meanwhile.",
+        epilog="`rollback`: three versions take over from each other and are taken back meanwhile, "
+        "and bad events are left out after they have been counted.",
     )
     parser.add_argument("play", nargs="?", choices=PLAYS, default="year", help="default: year")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")

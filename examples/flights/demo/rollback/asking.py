@@ -40,6 +40,16 @@ class Asked:
         return str(self.reply["target"])
 
     @property
+    def replaced(self) -> str:
+        """The version that serves up to the cut."""
+        return str(self.reply["plan"]["from_version"])
+
+    @property
+    def corrections(self) -> int | None:
+        """How many were made; None if none were asked for."""
+        return cast("int | None", self.reply["corrections"])
+
+    @property
     def cut(self) -> dict[int, int]:
         """The fence of each partition."""
         return {int(partition): offset for partition, offset in self.reply["cut"].items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from examples.flights.consume import read_vectors
 from examples.flights.data import FIELDS
+from examples.flights.demo.rollback.corrupting import CLEANED
 from examples.flights.demo.sent import Differences
 from tests.expected import EPOCH
 from tests.integration.pipeline_check import Cut, take_over
@@ -49,6 +50,9 @@ class Verdict:
     duplicated: int = 0
     wrong: int = 0
     by_version: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    """Vectors that are not what their correction must be, by version: there was something to
+    correct."""
     differences: Differences = field(default_factory=Differences)
 
     def blame(self, what: str, detail: str) -> None:
@@ -68,7 +72,8 @@ def expect(
 ) -> Expected:
     """What the flights' topic must give if these `cuts` were made, in this order.
 
-    The first of `versions` serves until the first cut.
+    The first of `versions` serves until the first cut. Those that leave events out are versions of
+    their own here, and speak as the one that they are made of.
     """
     vectors: dict[VectorKey, Vector] = {}
     version: dict[VectorKey, str] = {}
@@ -86,7 +91,7 @@ def expect(
             for key in reference.vectors:
                 version.setdefault(key, serving)
             open_windows[number] += take_over(reference, cut, versions)
-            serving = cut.version
+            serving = _spoken(cut)
         reference.feed_all(events[begin:])
         for key in reference.vectors:
             version.setdefault(key, serving)
@@ -97,8 +102,13 @@ def expect(
         version=version,
         open_windows=open_windows,
         corrections=corrections,
-        repairing={cut.version for cut in cuts if cut.repair},
+        repairing={_spoken(cut) for cut in cuts if cut.repair},
     )
+
+
+def _spoken(cut: Cut) -> str:
+    """The version that vectors say they are of."""
+    return cut.version.removesuffix(CLEANED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +157,19 @@ def judge(expected: Expected, versions: Sequence[FeatureSet], found: Iterable[Fo
             continue
         verdict.vectors += 1
         verdict.by_version[f"{one.row.feature_set}@{one.version}"] += 1
+        verdict.changed[one.version] += _is_changed(one.row, expected.corrections)
         served = expected.version.get(one.row.key)
         if served is not None and served != one.version:
             verdict.blame("wrong", f"{_name(one.row.key)} is of {one.version}; {served} served")
     for mismatch in compare(expected.vectors, rows, expected.corrections):
         verdict.blame(mismatch.what, f"{_name(mismatch.key)}: {mismatch.detail}")
     return verdict
+
+
+def _is_changed(row: Row, corrections: Mapping[VectorKey, Sequence[Vector]]) -> bool:
+    """Whether what was said is to be corrected by something else."""
+    due = corrections.get(row.key)
+    return bool(due and compare({row.key: replace(due[-1], kind=row.kind)}, [row]))
 
 
 def _name(key: VectorKey) -> str:

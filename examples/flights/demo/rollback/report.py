@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from rich.console import Console
 
@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from examples.flights.demo.site import Site
 
 STATES = ("accepted", "preparing", "switched", "completed")
+NOTHING = "the run shows nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switched:
-    """A request that is completed, and how many as-of times were open at its cut."""
+    """A request that is completed, and how many as-of times were open at its cut.
+
+    `changed` is how many vectors its corrections say something else for; None if it asked for no
+    corrections.
+    """
 
     asked: Asked
     open_windows: int
+    changed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Times in milliseconds from the send of the request until its answers were read."""
@@ -35,17 +41,20 @@ class Switched:
             "target": self.asked.target,
             "cut": self.asked.cut,
             "open_windows_at_cut": self.open_windows,
+            "corrections": self.asked.corrections,
+            "changed": self.changed,
             "timings_ms": self.asked.answered_ms,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All that was found out; `switches` in order, the rollback last."""
+    """All that was found out; `switches` in order, by the name of the act."""
 
     place: Site
     events: int
-    switches: Sequence[Switched]
+    excluded_events: int
+    switches: Mapping[str, Switched]
     verdict: Verdict
     seconds: Mapping[str, float]
 
@@ -53,18 +62,38 @@ class Findings:
     def failed(self) -> bool:
         """Whether a vector is not as it must be, or the run does not show what it is for."""
         verdict = self.verdict
-        wrong = verdict.lost or verdict.duplicated or verdict.wrong
-        shows = all(one.open_windows for one in self.switches) and all(verdict.by_version.values())
-        return bool(wrong or not shows or not verdict.corrections)
+        return bool(verdict.lost or verdict.duplicated or verdict.wrong or self._objections())
+
+    def _objections(self) -> list[str]:
+        """What is amiss besides vectors that are not as they must be."""
+        verdict = self.verdict
+        objections = []
+        for name, one in self.switches.items():
+            if not one.open_windows:
+                objections.append(f"{name}: no window was open at the cut: {NOTHING}")
+            if one.changed == 0:
+                objections.append(f"{name}: nothing was corrected: {NOTHING}")
+        objections += [
+            f"{name} served no vector: {NOTHING}"
+            for name, number in verdict.by_version.items()
+            if not number
+        ]
+        told = sum(one.asked.corrections or 0 for one in self.switches.values())
+        if told != verdict.corrections:
+            objections.append(f"{verdict.corrections} corrections came, the answers say {told}")
+        return objections
 
     def as_json(self) -> str:
-        """One object; what is said once is about the rollback."""
-        verdict, back = self.verdict, self.switches[-1]
+        """One object; what is said once is about the rollback, unless its name says `exclude`."""
+        verdict, back, left_out = self.verdict, self.switches["rollback"], self.switches["exclude"]
         return json.dumps(
             {
                 "events": self.events,
+                "excluded_events": self.excluded_events,
                 "vectors": verdict.vectors,
                 "corrections": verdict.corrections,
+                "repair_corrections": back.asked.corrections,
+                "exclude_corrections": left_out.asked.corrections,
                 "lost": verdict.lost,
                 "duplicated": verdict.duplicated,
                 "wrong": verdict.wrong,
@@ -73,48 +102,54 @@ class Findings:
                 "cut": back.asked.cut,
                 "open_windows_at_cut": back.open_windows,
                 "timings_ms": back.asked.answered_ms,
-                "switches": [one.as_json() for one in self.switches],
+                "exclude_cut": left_out.asked.cut,
+                "exclude_open_windows_at_cut": left_out.open_windows,
+                "exclude_timings_ms": left_out.asked.answered_ms,
+                "switches": [
+                    {"name": name, **one.as_json()} for name, one in self.switches.items()
+                ],
+                "objections": self._objections(),
                 "first_differences": verdict.differences.first,
                 "seconds": dict(self.seconds),
             }
         )
 
     def print(self, console: Console) -> None:
-        """The switches with their times, the cut, and the comparison."""
-        console.print(self._switches(), self._cut(), self._comparison())
-        for text in self.verdict.differences.first:
+        """The switches with their times, the cuts, what was corrected, and the comparison."""
+        console.print(self._switches(), self._cuts(), self._corrected(), self._comparison())
+        for text in (*self.verdict.differences.first, *self._objections()):
             console.print(f"[red]{escape(text)}[/]", highlight=False, soft_wrap=True)
-        if not all(one.open_windows for one in self.switches):
-            console.print("[red]no window was open at a cut: the run shows nothing[/]")
-        for name, number in self.verdict.by_version.items():
-            if not number:
-                console.print(f"[red]{escape(name)} served no vector: the run shows nothing[/]")
-        if not self.verdict.corrections:
-            console.print("[red]nothing was corrected: the run shows nothing[/]")
 
     def _switches(self) -> Table:
         table = _table("Milliseconds from the request to each answer")
-        for column in ("request", "to", *STATES, "open at the cut"):
+        for column in ("request", "to", *STATES, "open at cut"):
             table.add_column(column, justify="left" if column in ("request", "to") else "right")
-        for one in self.switches:
+        for name, one in self.switches.items():
             times = (one.asked.answered_ms.get(state) for state in STATES)
             table.add_row(
-                one.asked.reply["action"],
+                name,
                 one.asked.target,
                 *("-" if ms is None else f"{ms:,.0f}" for ms in times),
                 f"{one.open_windows:,}",
             )
         return table
 
-    def _cut(self) -> Table:
-        back = self.switches[-1].asked
-        cut = sorted(back.cut.items())
-        table = _table(
-            f"The rollback's cut: the offset in each partition that {back.target} begins at"
-        )
-        for partition, _ in cut:
+    def _cuts(self) -> Table:
+        table = _table("The cuts: the offset in each partition that another version begins at")
+        table.add_column("")
+        for partition in sorted(self.switches["rollback"].asked.cut):
             table.add_column(str(partition), justify="right")
-        table.add_row(*(f"{offset:,}" for _, offset in cut))
+        for name, one in self.switches.items():
+            table.add_row(name, *(f"{offset:,}" for _, offset in sorted(one.asked.cut.items())))
+        return table
+
+    def _corrected(self) -> Table:
+        table = _table(f"Said again; exclude leaves {self.excluded_events:,} events out")
+        for column in ("", "corrections", "that say something else"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, one in self.switches.items():
+            if one.changed is not None:
+                table.add_row(name, f"{one.asked.corrections:,}", f"{one.changed:,}")
         return table
 
     def _comparison(self) -> Table:
