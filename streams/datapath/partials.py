@@ -22,6 +22,7 @@ from streams.windowing.panes import pane_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from streams.definitions.exclusions import Exclude
     from streams.definitions.plan import Accumulator, Bundle
 
 
@@ -100,14 +101,20 @@ def _kept(bundle: Bundle, fields: Mapping[str, pl.DataType]) -> pl.Expr | None:
     kept = []
     if bundle.where is not None:
         kept.append(check_filter(bundle.where, fields).expr.fill_null(False))
-    for one in bundle.exclusions:
-        if one.where is not None:
-            kept.append(check_filter(one.where, fields).expr.fill_null(False).not_())
-        for offsets in one.offsets:
-            offset = pl.col(SOURCE_OFFSET)
-            inside = (offset >= offsets.start) & (offset < offsets.end)
-            kept.append(((pl.col(SOURCE_PARTITION) == offsets.partition) & inside).not_())
+    kept += [left_out(one, fields).not_() for one in bundle.exclusions]
     return pl.all_horizontal(kept) if kept else None
+
+
+def left_out(exclude: Exclude, fields: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Whether an event is one of those to leave out, never null."""
+    found = []
+    if exclude.where is not None:
+        found.append(check_filter(exclude.where, fields).expr.fill_null(False))
+    for offsets in exclude.offsets:
+        offset = pl.col(SOURCE_OFFSET)
+        inside = (offset >= offsets.start) & (offset < offsets.end)
+        found.append((pl.col(SOURCE_PARTITION) == offsets.partition) & inside)
+    return pl.any_horizontal(found) if found else pl.lit(False)
 
 
 def _cast(expr: pl.Expr, accumulator: Accumulator, kept: pl.DataType) -> pl.Expr:

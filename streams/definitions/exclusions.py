@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NEVER = 1 << 63
+"""Past all offsets."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetRange:
@@ -23,6 +26,10 @@ class Exclude:
 
     where: str | None = None
     offsets: tuple[OffsetRange, ...] = ()
+
+    def first_offset(self, partition: int) -> int:
+        """The first offset of a partition in the ranges; past all offsets where there is none."""
+        return min((it.start for it in self.offsets if it.partition == partition), default=NEVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

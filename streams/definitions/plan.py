@@ -7,13 +7,16 @@ it: a mean is a sum and a count that other features may use as well. Versions of
 as well: one is planned with what those published before it store, and has a bundle of its own
 only for what none of them does. So plans are a fold over the order of publication, and nothing
 about them has to be remembered.
+
+Exclusions are part of every name, and of nothing else: not of the order in which accumulators are
+stored. So the files of a bundle can become those of the same one with other exclusions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -183,8 +186,9 @@ def plan(
     ]
     needed = max(choices, key=lambda one: len(stored.keys() & one.accumulators.keys()))
     bundles = {stored[name].digest: stored[name] for name in needed.accumulators if name in stored}
-    missing = [a for name, a in sorted(needed.accumulators.items()) if name not in stored]
+    missing = [a for name, a in needed.accumulators.items() if name not in stored]
     if missing:
+        missing.sort(key=needed.plain_name)
         own = _bundle(stream, entity, needed.pane_ms, feature_set.where, missing, left_out)
         bundles[own.digest] = own
     view = View(
@@ -203,6 +207,24 @@ def plan(
     )
     in_order = tuple(bundles[name] for name in sorted(bundles))
     return Plan(source=source, stream=stream, rekeyed=rekeyed, bundles=in_order, view=view)
+
+
+def formers(bundle: Bundle) -> tuple[Bundle, ...]:
+    """What a bundle was before its exclusions: without the last, the last two, and so on."""
+    return tuple(
+        _bundle(
+            bundle.stream,
+            bundle.entity,
+            bundle.pane_ms,
+            bundle.where,
+            [
+                replace(a, name=_name(a, bundle.stream, bundle.where, bundle.pane_ms, left))
+                for a in bundle.accumulators
+            ],
+            left,
+        )
+        for left in (bundle.exclusions[:n] for n in reversed(range(len(bundle.exclusions))))
+    )
 
 
 def _bundle(
@@ -280,26 +302,43 @@ class _Needed:
 
     def _known(self, feature: Feature, kind: Kind, dtype: pl.DataType) -> Accumulator:
         """The accumulator of one kind; the same one for all features that need it."""
-        kept = pl.Int64() if kind is Kind.COUNT else dtype
-        identity = [
-            self._stream,
-            self._where,
-            feature.where,
-            feature.expression,
-            self.pane_ms,
-            kind,
-            str(kept),
-            *_identity(self._exclusions),
-        ]
-        name = f"{kind}.{_sha256(identity)[:16]}"
-        made = Accumulator(
-            name=name,
+        plain = Accumulator(
+            name="",
             kind=kind,
-            dtype=kept,
+            dtype=pl.Int64() if kind is Kind.COUNT else dtype,
             expression=feature.expression,
             where=feature.where,
         )
-        return self.accumulators.setdefault(name, made)
+        made = replace(plain, name=self._name(plain, self._exclusions))
+        return self.accumulators.setdefault(made.name, made)
+
+    def plain_name(self, accumulator: Accumulator) -> str:
+        """What it would go by without exclusions."""
+        return self._name(accumulator, ())
+
+    def _name(self, accumulator: Accumulator, exclusions: Sequence[Exclude]) -> str:
+        return _name(accumulator, self._stream, self._where, self.pane_ms, exclusions)
+
+
+def _name(
+    accumulator: Accumulator,
+    stream: str,
+    where: str | None,
+    pane_ms: int,
+    exclusions: Sequence[Exclude],
+) -> str:
+    """What an accumulator goes by in a set with the filter `where`."""
+    identity = [
+        stream,
+        where,
+        accumulator.where,
+        accumulator.expression,
+        pane_ms,
+        accumulator.kind,
+        str(accumulator.dtype),
+        *_identity(exclusions),
+    ]
+    return f"{accumulator.kind}.{_sha256(identity)[:16]}"
 
 
 def _sha256(identity: object) -> str:

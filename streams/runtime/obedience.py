@@ -453,15 +453,22 @@ class _Warming:
             self.replay,
             (self._stream.name, self._at[1]),
             self._context.resources,
-            begin=start.offset,
-            # What lies before that takes longer than a replay from there.
-            log_start=log_start if start.floor_ms is None else start.offset,
+            start=start,
+            need=self._need,
+            # What lies before a replay's start takes longer, and is needed only if that lacks some.
+            log_start=start.offset if self._has_all(start) else log_start,
             position=position,
         )
         self._context.stats.restored += restored
         if restored and (late := [one for one in states if self._can_do_better(one, start)]):
             await self._run(lambda: self.replay.drop(late))
             await self._run(open_all)
+
+    def _has_all(self, start: Start) -> bool:
+        """Whether a replay from there gives all panes that are wanted."""
+        if self._need is None or start.floor_ms is None:
+            return False
+        return start.floor_ms <= self._need.wanted_ms
 
     def _can_do_better(self, state: BundleState, start: Start) -> bool:
         """Whether a bundle was left half-built that is not whole where it could be."""

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from streams.datapath.bundle_state import BundleState
@@ -22,6 +22,7 @@ from streams.datapath.pipeline import Pipeline
 from streams.errors import RefusedError
 from streams.runtime.replay import Read, Replay, Run
 from streams.runtime.restoring import restore_lacking
+from streams.runtime.reviving import Need, Start
 
 if TYPE_CHECKING:
     from streams.datapath.progress import Progress
@@ -79,7 +80,8 @@ class Recovery:
             self.replay,
             (self._stream.name, self._partition),
             self._context.resources,
-            begin=begin,
+            start=Start(offset=begin, gap=log_start > self._progress.start),
+            need=self._need([*serving, *following]),
             log_start=log_start,
             position=self._position,
             fresh=self._fresh,
@@ -113,6 +115,14 @@ class Recovery:
 
     def _plan(self, feature_set: str, version: str) -> Plan:
         return self._stream.version(feature_set, version).plan
+
+    def _need(self, plans: Sequence[Plan]) -> Need | None:
+        """What bundles have to hold for all of them; None where something has closed nothing."""
+        closed = self._progress.closed
+        views = [plan.view for plan in plans]
+        if any(view.feature_set not in closed for view in views):
+            return None
+        return Need.of_all(Need.of(view, closed[view.feature_set].through_ms) for view in views)
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from streams.datapath.batch import Batch
+from streams.datapath.batch import OFFSET, Batch
 from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.partials import left_out
 from streams.datapath.records import Record
 from streams.names import bundle_dir
 from streams.runtime.floors import Floors
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.datapath.pipeline import Pipeline
+    from streams.definitions.exclusions import Exclude
     from streams.definitions.plan import Bundle as BundlePlan
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
@@ -168,6 +170,32 @@ class Replay:
                 await self._run(pipeline.flush)
         pipeline.skip_to(position)
         self.floors.settle(pipeline)
+
+    async def clean_below(self, exclusions: Sequence[Exclude], start: int, end: int) -> list[int]:
+        """Of each exclusion an offset below which it leaves out no event from `start` on: that of
+        the first one, or `end`.
+
+        Reads no further than to the first event that the last exclusion leaves out.
+        """
+        firsts = [end] * len(exclusions)
+        found = [left_out(one, self._stream.fields) for one in exclusions]
+        async for records in read_log(
+            self._context, self._stream.topic, self._partition, start, end
+        ):
+            self._crash.reach("in_recovery")
+            events = (await self._read(records, records.offsets[0])).events
+            for at, expression in enumerate(found):
+                some = await self._run(partial(events.filter, expression))
+                if not some.is_empty():
+                    firsts[at] = min(firsts[at], some[OFFSET].item(0))
+            if firsts[-1] < end:
+                break
+        return firsts
+
+    @property
+    def rekeyed(self) -> bool:
+        """Whether events have other partitions and offsets here than in their source."""
+        return self._stream.rekeyed
 
     def arrived(self) -> None:
         """The bundles are where the stream's owner is, and go on with it."""

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import secrets
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from streams.errors import RefusedError, RewindowError
+from streams.runtime.formers import usable_formers
 from streams.state.bundle import Bundle
 from streams.state.checkpoint import discard
 from streams.state.manifest import Manifest, Unreadable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from streams.definitions.plan import Bundle as BundlePlan
     from streams.runtime.replay import Replay
+    from streams.runtime.reviving import Need, Start
     from streams.runtime.snapshots import Partition, Snapshots
     from streams.state.bundle import Resources
     from streams.state.manifest import BundleId
@@ -55,12 +57,14 @@ async def fetch(
     at_or_below: int,
     at_least: int = 0,
     becomes: BundleId | None = None,
+    floor_ms: int | None = None,
 ) -> Restored | None:
     """The newest whole checkpoint of `of` with `at_least <= next_offset <= at_or_below`.
 
     `bundle` says what is in it; with `becomes` it is that bundle's from now on, which has the
-    same accumulators. None if there is none; what is damaged is named in the log. Raises what
-    the archive raises. Cancelled, it stops at its next piece, and waits for that.
+    same accumulators, and its floor is `floor_ms` at least. None if there is none; what is damaged
+    is named in the log. Raises what the archive raises. Cancelled, it stops at its next piece, and
+    waits for that.
     """
     stopped = threading.Event()
 
@@ -83,7 +87,7 @@ async def fetch(
             if manifest.next_offset < at_least:
                 discard(target)
                 return None
-            problem = _differs(target, bundle, of, becomes, manifest, resources)
+            problem = _differs(target, bundle, of, becomes, floor_ms, manifest, resources)
             if not problem:
                 return Restored(path=target, manifest=manifest)
             discard(target)
@@ -106,16 +110,19 @@ async def restore_lacking(
     partition: Partition,
     resources: Resources,
     *,
-    begin: int,
+    start: Start,
+    need: Need | None,
     log_start: int,
     position: int,
     fresh: bool = False,
 ) -> int:
     """Put checkpoints in the place of bundles that have nothing, or too little; how many.
 
-    Too little is what the stream, which begins at `log_start`, can't be replayed from, or what
-    is more than `FAR` behind `position`. With `fresh` nothing is committed yet, and nothing is
-    restored. Raises RefusedError where a checkpoint lies beyond what is committed.
+    Too little is what the stream can't be replayed from, for which it has to hold `log_start`, or
+    what is more than `FAR` behind `position`. Without a checkpoint a bundle that has nothing
+    is replayed from `start`, to hold what is in `need`: None for all that there is. With `fresh`
+    nothing is committed yet, and nothing is restored. Raises RefusedError where a checkpoint lies
+    beyond what is committed.
     """
     if snapshots is None:
         return 0
@@ -139,21 +146,61 @@ async def restore_lacking(
                 at_or_below=position,
                 at_least=at_least,
             )
+            if found is None and meta is None and state.bundle.exclusions:
+                found = await _fetch_former(
+                    snapshots,
+                    replay,
+                    partition,
+                    state.bundle,
+                    resources,
+                    start=start,
+                    need=need,
+                    at_least=log_start,
+                    at_or_below=position,
+                )
         except RefusedError:
             raise
         except RewindowError as error:
             log.warning("%s/%d goes on without checkpoints: %s", *partition, error)
             continue
         if found is not None:
-            await replay.exchange(state.bundle, found.path, begin)
+            await replay.exchange(state.bundle, found.path, start.offset)
             restored += 1
+            manifest = found.manifest
             log.info(
-                "%s restored from checkpoint %s at offset %d",
+                "%s restored from checkpoint %s at offset %d%s",
                 of,
-                found.manifest.checkpoint,
-                found.manifest.next_offset,
+                manifest.checkpoint,
+                manifest.next_offset,
+                "" if manifest.of == of else f", which was {manifest.of}'s",
             )
     return restored
+
+
+async def _fetch_former(
+    snapshots: Snapshots,
+    replay: Replay,
+    partition: Partition,
+    bundle: BundlePlan,
+    resources: Resources,
+    **limits: Any,
+) -> Restored | None:
+    """See formers.py."""
+    for one in await usable_formers(snapshots, replay, partition, bundle, **limits):
+        offset = one.manifest.next_offset
+        found = await fetch(
+            snapshots,
+            one.manifest.of,
+            bundle,
+            resources,
+            at_or_below=offset,
+            at_least=offset,
+            becomes=snapshots.bundle_id(partition, bundle.digest),
+            floor_ms=one.floor_ms,
+        )
+        if found is not None:
+            return found
+    return None
 
 
 def _has_one(snapshots: Snapshots, of: BundleId, at_least: int, at_or_below: int) -> bool:
@@ -173,14 +220,19 @@ def _differs(
     bundle: BundlePlan,
     of: BundleId,
     becomes: BundleId | None,
+    floor_ms: int | None,
     manifest: Manifest,
     resources: Resources,
 ) -> str:
-    """What is wrong with files that were restored; empty if they are what the manifest says."""
+    """What is wrong with files that were restored; empty if they are what the manifest says.
+
+    Then they have the floor.
+    """
+    layout = RowLayout(bundle.columns)
     try:
         store = Bundle.open(
             path,
-            RowLayout(bundle.columns),
+            layout,
             identity=(becomes or of).identity,
             formerly=None if becomes is None else of.identity,
             resources=resources,
@@ -188,7 +240,12 @@ def _differs(
     except RewindowError as error:
         return str(error)
     try:
-        return _other_meta(store.meta, manifest)
+        meta = store.meta
+        problem = _other_meta(meta, manifest)
+        if not problem and meta is not None and floor_ms is not None:
+            highest = floor_ms if meta.floor_ms is None else max(floor_ms, meta.floor_ms)
+            store.flush(layout.empty(), replace(meta, floor_ms=highest))
+        return problem
     finally:
         store.close()
 

@@ -51,11 +51,13 @@ class Need:
 class Start:
     """The first offset to read, and the floor of what is built from there.
 
-    `floor_ms` None: with the log's beginning, see floors.py.
+    `floor_ms` None: with the log's beginning, see floors.py. There is a `gap` where the log no
+    longer holds what came before, and nothing is known of it.
     """
 
     offset: int
     floor_ms: int | None = None
+    gap: bool = False
 
 
 def find_start(
@@ -67,16 +69,16 @@ def find_start(
     it is where nothing better is known.
     """
     begin = min(max(app_start, log_start), position)
+    gone = log_start > app_start
     if need is None:
-        return Start(offset=begin)
+        return Start(offset=begin, gap=gone)
     known = index.below(position)
     found = known.last_before(need.wanted_ms)
     if found is None or found.offset < log_start:
         # What the version would keep is gone; what it needs may be there.
-        gone = log_start > app_start
         found = known.first_from(log_start, need.needed_ms) if gone else None
     if found is None or found.offset < begin:
-        return Start(offset=begin)
+        return Start(offset=begin, gap=gone)
     return Start(offset=found.offset, floor_ms=found.highest_ms + 1)
 
 

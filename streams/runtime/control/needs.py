@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from aiokafka.errors import KafkaError
 from streams.control.facts import Target
 from streams.control.records import Exclusion, Replay
 from streams.datapath.log_index import LogIndex
-from streams.definitions.plan import needs_rekeying, plan_versions
+from streams.definitions.exclusions import NEVER
+from streams.definitions.plan import formers, plan_versions
 from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.runtime.committed import read_progress
 from streams.runtime.log_index import read_indexes
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from streams.definitions.store import Definitions
     from streams.runtime.context import Context
     from streams.runtime.control.published import Published
+    from streams.runtime.snapshots import Partition
 
 Replays = Callable[["Target", "Published"], Awaitable[tuple[Replay, ...]]]
 """What a target has to replay of each of its stream's partitions."""
@@ -98,11 +100,11 @@ class Replayed:
             number = at[1]
             known = indexes.get((one.stream, number), LogIndex())
             offset = needed_offset(known, need, app_start=progress.start, position=position.offset)
-            if offset < begins[number] and not needs_rekeying(plan.source, tuple(plan.view.entity)):
+            if offset < begins[number] and not plan.rekeyed:
                 offset = await self._by_timestamp(at, need, plan.source, offset, begins[number])
             if offset < begins[number]:
-                of = [(one.stream, number, bundle.digest) for bundle in bundles]
-                offset = await self._by_checkpoint(of, need, offset)
+                digests = [list(_begins(it, number, rekeyed=plan.rekeyed)) for it in bundles]
+                offset = await self._by_checkpoint((one.stream, number), digests, need, offset)
             found[number] = offset
         return found
 
@@ -115,23 +117,46 @@ class Replayed:
         return first[at] if first[at] > log_start else offset
 
     async def _by_checkpoint(
-        self, of: Sequence[tuple[str, int, str]], need: Need, offset: int
+        self,
+        partition: Partition,
+        bundles: Sequence[Sequence[tuple[str, int]]],
+        need: Need,
+        offset: int,
     ) -> int:
         """The offset, or a later one from which a checkpoint of each bundle goes on."""
         snapshots = self.context.snapshots
         if snapshots is None:
             return offset
 
-        def newest(stream: str, number: int, digest: str) -> int:
-            known = snapshots.checkpoints.all(snapshots.bundle_id((stream, number), digest))
-            usable = (it for it in known if isinstance(it, Manifest) and reaches_back(it, need))
-            return max((it.next_offset for it in usable), default=offset)
+        def newest(digests: Sequence[tuple[str, int]]) -> int:
+            usable = [
+                it.next_offset
+                for digest, limit in digests
+                for it in snapshots.checkpoints.all(snapshots.bundle_id(partition, digest))
+                if isinstance(it, Manifest)
+                if it.next_offset <= limit and reaches_back(it, need)
+            ]
+            return max(usable, default=offset)
 
         try:
-            return await asyncio.to_thread(lambda: min(newest(*bundle) for bundle in of))
+            return await asyncio.to_thread(lambda: min(map(newest, bundles)))
         except RewindowError as error:
             log.warning("judging without checkpoints: %s", error)
             return offset
+
+
+def _begins(bundle: Bundle, partition: int, *, rekeyed: bool) -> Iterator[tuple[str, int]]:
+    """Digests of the bundles with whose checkpoints this one may begin, each up to an offset.
+
+    Of those that leave out less (see formers.py) only ranges of offsets tell that here.
+    """
+    limit = NEVER
+    yield bundle.digest, limit
+    for former, without in zip(formers(bundle), reversed(bundle.exclusions), strict=True):
+        if rekeyed or without.where is not None:
+            return
+        limit = min(limit, without.first_offset(partition))
+        yield former.digest, limit
 
 
 def reaches_back(checkpoint: Manifest, need: Need) -> bool:

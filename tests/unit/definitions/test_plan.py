@@ -10,7 +10,7 @@ import pytest
 
 from streams.definitions.exclusions import Exclusion, OffsetRange
 from streams.definitions.model import Emit, Feature, FeatureSet, Function, Source
-from streams.definitions.plan import Bundle, Plan, needs_rekeying, plan, plan_versions
+from streams.definitions.plan import Bundle, Plan, formers, needs_rekeying, plan, plan_versions
 from streams.errors import InvalidInputError
 from streams.schema.types import field_types
 from tests.small import feature, feature_set, schema, source
@@ -269,3 +269,25 @@ def test_versions_that_leave_out_the_same_share() -> None:
 def test_an_exclusion_has_to_fit_the_fields() -> None:
     with pytest.raises(InvalidInputError, match="nowhere"):
         without(Exclusion(number=1, where="nowhere > 1"))
+
+
+def test_what_a_bundle_was_is_what_is_planned_without_its_exclusions() -> None:
+    wheres = [feature(f"f{n}", COUNT, where=f"x > {n}") for n in range(9)]
+    versions = (
+        feature_set(*wheres[:6], feature("m", MEAN, "y"), where="x < 90"),
+        feature_set(*wheres, feature("m", MEAN, "y"), where="x < 90", version="2.0.0"),
+    )
+    planned = [
+        [it for one in plan_versions(versions, source(), FIELDS, left) for it in one.bundles]
+        for left in ((), (EXCLUSION,), (EXCLUSION, OTHER))
+    ]
+    digests = [{it.digest: it for it in found} for found in planned]
+    for cleaned in planned[2]:
+        once, never = formers(cleaned)
+        assert (digests[1][once.digest], digests[0][never.digest]) == (once, never)
+        for was in (once, never):
+            assert [dtype for _, dtype in was.columns] == [dtype for _, dtype in cleaned.columns]
+            assert [(a.expression, a.where) for a in was.accumulators] == [
+                (a.expression, a.where) for a in cleaned.accumulators
+            ]
+    assert formers(planned[0][0]) == ()

@@ -11,10 +11,11 @@ import pytest
 
 from streams.control.facts import Catalog, Target
 from streams.control.facts import PublishedSet as CatalogSet
-from streams.control.records import Exclude
+from streams.control.records import Exclude, OffsetRange
 from streams.datapath.log_index import Entry, LogIndex
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
+from streams.definitions.plan import plan_versions
 from streams.definitions.store import PublishedSet, PublishedSource, collect
 from streams.errors import RewindowError
 from streams.names import Names
@@ -23,6 +24,7 @@ from streams.runtime.control.needs import Replayed
 from streams.runtime.control.outside import exclude_reasons
 from streams.runtime.control.published import Published
 from streams.runtime.offsets import Committed
+from streams.schema.types import field_types
 from streams.state.manifest import BundleId, Manifest
 from tests.small import feature, feature_set, schema, source
 
@@ -83,12 +85,14 @@ SETS = (
     feature_set(SUM, name="a", version=V2),
     feature_set(COUNT, SUM, name="a", version=V3),
 )
+SOURCE, SCHEMA = source(max_ahead_ms=5), schema(x=["null", "long"])
+FIELDS = field_types(SCHEMA)
 PUBLISHED = Published(
     definitions=collect(
         [
             PublishedSource(
-                source=source(max_ahead_ms=5),
-                schema=schema(x=["null", "long"]),
+                source=SOURCE,
+                schema=SCHEMA,
                 schema_id=1,
                 order=0,
             ),
@@ -153,20 +157,21 @@ async def test_a_record_that_is_old_enough_says_that_the_log_suffices() -> None:
     assert (await replays(Kafka(starts={0: 70, 1: 0}, timestamps=young)))[0] == (40, 70)
 
 
-async def test_a_checkpoint_stands_for_what_is_gone() -> None:
-    def manifest(of: BundleId, next_offset: int, floor_ms: int | None) -> Manifest:
-        return Manifest(
-            of=of,
-            checkpoint="20260131T235959123Z-0a1b2c3d",
-            created_ms=0,
-            reason="",
-            next_offset=next_offset,
-            watermark_ms=None,
-            source_watermarks={},
-            floor_ms=floor_ms,
-            files=(),
-        )
+def manifest(of: BundleId, next_offset: int, floor_ms: int | None) -> Manifest:
+    return Manifest(
+        of=of,
+        checkpoint="20260131T235959123Z-0a1b2c3d",
+        created_ms=0,
+        reason="",
+        next_offset=next_offset,
+        watermark_ms=None,
+        source_watermarks={},
+        floor_ms=floor_ms,
+        files=(),
+    )
 
+
+async def test_a_checkpoint_stands_for_what_is_gone() -> None:
     gone = Kafka(starts={0: 70, 1: 0})
     gone.checkpoints = lambda of: [manifest(of, 75, 490), manifest(of, 90, 491)]
     assert (await replays(gone))[0] == (75, 70)
@@ -203,3 +208,23 @@ async def test_a_condition_that_can_not_be_read_needs_nothing() -> None:
     assert "nowhere" in why
     fine = replace(target, exclude=Exclude(where="x > 1"))
     assert exclude_reasons(fine, PUBLISHED.definitions) == ()
+
+
+@pytest.mark.parametrize(
+    ("exclude", "wanted"),
+    [
+        (Exclude(offsets=(OffsetRange(partition=0, start=80, end=99),)), [75, 90]),
+        (Exclude(offsets=(OffsetRange(partition=0, start=74, end=99),)), [40, 90]),
+        (Exclude(where="x > 1"), [40, 0]),
+    ],
+)
+async def test_one_with_the_events_stands_for_it_too_where_ranges_say_how_far(
+    exclude: Exclude, wanted: list[int]
+) -> None:
+    (plain,) = plan_versions([SETS[0]], SOURCE, FIELDS)
+    kafka = Kafka(starts={0: 70, 1: 70})
+    kafka.checkpoints = lambda of: [
+        manifest(of, at, 480) for at in (75, 90) if of.bundle == plain.bundles[0].digest
+    ]
+    found = await replays(kafka, V1, exclude=exclude)
+    assert [needed for needed, _ in found] == wanted

@@ -29,7 +29,7 @@ def test_it_begins_at_the_last_entry_before_what_it_keeps() -> None:
 
 
 def test_without_a_need_or_an_entry_it_begins_with_the_log() -> None:
-    assert start(None, log_start=12) == Start(offset=12)
+    assert start(None, log_start=12) == Start(offset=12, gap=True)
     assert start(Need(needed_ms=900, wanted_ms=900)) == Start(offset=0)
     assert start(Need(needed_ms=900, wanted_ms=900), app_start=7) == Start(offset=7)
 
@@ -40,7 +40,7 @@ def test_of_a_trimmed_log_it_takes_what_is_left_of_what_it_keeps() -> None:
 
 
 def test_where_the_log_begins_too_late_its_first_record_tells_the_floor() -> None:
-    assert start(log_start=51) == Start(offset=51)
+    assert start(log_start=51) == Start(offset=51, gap=True)
 
 
 def test_entries_beyond_the_position_are_about_another_time() -> None:
