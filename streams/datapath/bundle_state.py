@@ -129,33 +129,37 @@ class BundleState:
 
     def recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame:
         """What is not on disk of the panes in `[start_ms, end_ms)`, each key once, sorted."""
-        self.overlay.merged()
+        found = self.overlay.recent(start_ms, end_ms)
         empty = self.empty()
-        frames = [frame.select(empty.columns) for frame in self.overlay.between(start_ms, end_ms)]
-        return pl.concat([empty, *frames]).sort(PANE, ENTITY)
+        return empty if found is None else found.select(empty.columns).sort(PANE, ENTITY)
 
     def flush(self, watermark: Watermark, floor_ms: int | None) -> int:
         """Bring everything to disk at `next_offset`; returns the number of rows written.
 
         The floor only grows. Panes below it go away afterwards.
         """
+        begun = self.begin_flush(watermark, floor_ms)
+        written = begun.write()
+        begun.ingest()
+        return written
+
+    def begin_flush(self, watermark: Watermark, floor_ms: int | None) -> Flush:
+        """Seal all that is not on disk, at `next_offset`, for a flush that is yet to be made.
+
+        Of a flush that was begun before and not ingested, nothing may be ingested any more.
+        """
         if floor_ms is not None:
             self.raise_floor(floor_ms)
-        merged = self._merged_with_store()
         meta = _meta(self.next_offset, watermark, self.floor_ms, self._notes())
-        self.store.flush(merged, meta)
-        self.overlay.clear()
-        self._crowded = None
-        if self.floor_ms is not None:
-            self.store.drop_below(self.floor_ms)
-        return merged.height
+        return Flush(self, self.overlay.seal(), meta)
 
-    def _merged_with_store(self) -> pl.DataFrame:
-        rows = self.overlay.merged()
-        if rows is None:
-            return self.empty()
-        if self.floor_ms is not None:
-            rows = rows.filter(pl.col(PANE) >= self.floor_ms)
+    def ingested(self) -> None:
+        """What was sealed is on disk."""
+        self.overlay.forget()
+        self._crowded = None
+
+    def merged_with_store(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with what is on disk of their keys; reads nothing that is not."""
         known = self.store.lookup(rows.select(PANE, ENTITY))
         if known.is_empty():
             return rows
@@ -165,6 +169,33 @@ class BundleState:
     def empty(self) -> pl.DataFrame:
         """A rows frame without rows."""
         return pl.DataFrame(schema=rows_schema(self.bundle.columns))
+
+
+class Flush:
+    """Rows of a bundle on their way to the disk, as they were at one offset."""
+
+    def __init__(self, state: BundleState, sealed: pl.DataFrame | None, meta: Meta) -> None:
+        self._state = state
+        self._sealed = sealed
+        self._meta = meta
+
+    def write(self) -> int:
+        """Write them aside, which may be done beside batches; returns how many rows these are."""
+        state, rows = self._state, self._sealed
+        if rows is None:
+            rows = state.empty()
+        elif self._meta.floor_ms is not None:
+            rows = rows.filter(pl.col(PANE) >= self._meta.floor_ms)
+        merged = state.merged_with_store(rows)
+        state.store.write(merged, self._meta)
+        return merged.height
+
+    def ingest(self) -> None:
+        """From here on they are read from the disk: between two batches."""
+        self._state.store.ingest()
+        self._state.ingested()
+        if self._meta.floor_ms is not None:
+            self._state.store.drop_below(self._meta.floor_ms)
 
 
 def _meta(

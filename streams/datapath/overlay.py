@@ -22,6 +22,7 @@ class Overlay:
     def __init__(self, accumulators: Sequence[Columnar]) -> None:
         self._accumulators = accumulators
         self._frames: list[pl.DataFrame] = []
+        self._sealed: pl.DataFrame | None = None
 
     def add(self, partials: pl.DataFrame) -> None:
         """Append a frame of partials: pane, entity, accumulator columns.
@@ -32,7 +33,7 @@ class Overlay:
         if partials.is_empty():
             return
         self._frames.append(partials)
-        new_rows = self.height - self._frames[0].height
+        new_rows = sum(frame.height for frame in self._frames[1:])
         grown = len(self._frames) >= MERGE_FRAMES and 2 * new_rows >= self._frames[0].height
         if grown or len(self._frames) >= MERGE_FRAMES_AT_MOST:
             self.merged()
@@ -40,22 +41,42 @@ class Overlay:
     @property
     def height(self) -> int:
         """Rows held, an upper bound of the distinct ones."""
-        return sum(frame.height for frame in self._frames)
+        return sum(frame.height for frame in self._all)
+
+    @property
+    def _all(self) -> list[pl.DataFrame]:
+        return self._frames if self._sealed is None else [self._sealed, *self._frames]
 
     def merged(self) -> pl.DataFrame | None:
-        """One row per (pane, entity), or None if there is nothing."""
-        if len(self._frames) > 1:
-            frame = pl.concat(self._frames)
-            self._frames = [merge_partials(frame, [PANE, ENTITY], self._accumulators)]
-        return self._frames[0] if self._frames else None
+        """One row per (pane, entity) of what is not sealed, or None if there is nothing."""
+        self._frames = [] if (frame := self._merge(self._frames)) is None else [frame]
+        return frame
+
+    def seal(self) -> pl.DataFrame | None:
+        """All of it, one row per (pane, entity), or None if there is nothing.
+
+        It is on its way to the disk now, and still is read until `forget`.
+        """
+        self._sealed, self._frames = self._merge(self._all), []
+        return self._sealed
+
+    def forget(self) -> None:
+        """What was sealed has reached the disk."""
+        self._sealed = None
 
     def between(self, start_ms: int | None, end_ms: int) -> list[pl.DataFrame]:
         """Frames of the rows with pane in `[start_ms, end_ms)`; several may share a key."""
         inside = pl.col(PANE) < end_ms
         if start_ms is not None:
             inside &= pl.col(PANE) >= start_ms
-        return [frame.filter(inside) for frame in self._frames]
+        return [frame.filter(inside) for frame in self._all]
 
-    def clear(self) -> None:
-        """Forget everything: it has reached the disk."""
-        self._frames = []
+    def recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame | None:
+        """As `between`, one row per (pane, entity); None if there is nothing at all."""
+        self.merged()
+        return self._merge(self.between(start_ms, end_ms))
+
+    def _merge(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame | None:
+        if len(frames) > 1:
+            return merge_partials(pl.concat(frames), [PANE, ENTITY], self._accumulators)
+        return frames[0] if frames else None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from streams.control.records import Held
-    from streams.datapath.bundle_state import BundleState
+    from streams.datapath.bundle_state import BundleState, Flush
     from streams.datapath.feature_set import Prepared, Reading
     from streams.datapath.live_view import LiveView
     from streams.datapath.progress import Progress
@@ -274,15 +274,24 @@ class Pipeline:
         self._at.position = max(self.position, position)
 
     def flush(self) -> int:
-        """Bring all bundles to disk at the position, which must be committed; rows written.
+        """Bring all bundles to disk at the position, which must be committed; rows written."""
+        written = 0
+        for one in self.begin_flush():
+            written += one.write()
+            one.ingest()
+        return written
 
-        A bundle that a replay has not reached yet is on disk as it is.
+    def begin_flush(self) -> list[Flush]:
+        """Flushes of all bundles at the position, which must be committed, yet to be made.
+
+        Batches may go on while they are written. A bundle that a replay has not reached yet is
+        on disk as it is. Of earlier ones nothing may be ingested any more.
         """
-        return sum(
-            bundle.flush(self.watermark, self._versions.wanted_floor_ms(bundle))
+        return [
+            bundle.begin_flush(self.watermark, self._versions.wanted_floor_ms(bundle))
             for bundle in self.bundles
             if bundle.next_offset == self.position
-        )
+        ]
 
     @property
     def open_windows(self) -> int:

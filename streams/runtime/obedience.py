@@ -66,6 +66,7 @@ class Obedience:
         replay: Replay,
         index: ReadIndex,
         position: Callable[[], int],
+        still: Callable[[], Awaitable[None]],
         run: Run,
         commit_steps: CommitSteps,
         commit_acks: CommitAcks,
@@ -73,7 +74,8 @@ class Obedience:
         crash: CrashPoints,
     ) -> None:
         """`stream` gives the stream with what is published by now; `index` reads what is known
-        of its log; `position` gives what is committed. `on_warm` is called when a
+        of its log; `position` gives what is committed; `still` waits until nothing is being
+        written to the bundles. `on_warm` is called when a
         version's bundles are near, and wants `obey` to be called, with the turn in hand."""
         self._context = context
         self._stream_now = stream
@@ -83,6 +85,7 @@ class Obedience:
         self._replay = replay
         self._index = index
         self._position = position
+        self._still = still
         self._run = run
         self._commit_steps = commit_steps
         self._commit_acks = commit_acks
@@ -187,6 +190,7 @@ class Obedience:
                 continue
             if not counted_on.isdisjoint(state.bundle.digest for state in one.bundles):
                 continue
+            await self._still()
             gone = self._pipeline.leave(*one.name)
             await self._run(partial(self._replay.drop, gone))
 

@@ -20,6 +20,7 @@ from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.asked import Asked
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
+from streams.runtime.flushing import Flushing
 from streams.runtime.log_index import IndexKeeper, read_indexes
 from streams.runtime.obedience import Obedience, acknowledged
 from streams.runtime.outlets import Outlets
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from streams.datapath.records import Record
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
+    from streams.runtime.flushing import Then
     from streams.runtime.orders import Orders
     from streams.runtime.producer import Outgoing, PartitionProducer
     from streams.runtime.replay import Replay
@@ -104,6 +106,7 @@ class PartitionOwner:
         self._pipeline: Pipeline | None = None
         self._recovery: Recovery | None = None
         self._obedience: Obedience | None = None
+        self._flushing: Flushing | None = None
         self._taking: Taking | None = None
         self._index: IndexKeeper | None = None
         self._asked: Asked | None = None
@@ -163,6 +166,9 @@ class PartitionOwner:
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
+        self._flushing = Flushing(
+            pipeline, run=self._run, on_written=lambda: self._orders.tell(self)
+        )
         self._taking = self._checkpoints(pipeline, recovery.replay)
         self._asked = Asked(
             self._orders,
@@ -182,6 +188,7 @@ class PartitionOwner:
             replay=recovery.replay,
             index=self._read_index,
             position=lambda: self.position,
+            still=self._flushing.finish,
             run=self._run,
             commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
             commit_acks=self._commit_acks,
@@ -212,8 +219,9 @@ class PartitionOwner:
         self._stop_wanted.set()
         async with self._turn:
             # What failed to be committed must not reach the disk either.
-            if self._pipeline is not None and not self._ahead:
-                await self._flush()
+            if self._flushing is not None and not self._ahead:
+                await self._begin_flush()
+                await self._flushing.finish()
                 if for_good and self._taking is not None:
                     await self._taking.parting()
             await self.close()
@@ -227,6 +235,9 @@ class PartitionOwner:
         if told:
             await asyncio.wait(told)
         await self._run.ended()
+        if self._flushing is not None:
+            await self._flushing.close()
+            self._flushing = None
         if self._obedience is not None:
             await self._obedience.close()
             self._obedience = None
@@ -412,13 +423,15 @@ class PartitionOwner:
 
     async def _maybe_flush(self) -> None:
         assert self._pipeline is not None
+        assert self._flushing is not None
         limits = self._context.limits
+        rows = self._pipeline.unflushed_rows
+        if self._flushing.busy and rows < 2 * limits.flush_rows:
+            return
         due = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
-        if due or self._behind or self._pipeline.unflushed_rows >= limits.flush_rows:
+        if due or self._behind or rows >= limits.flush_rows:
             self._crash.reach("before_flush")
-            await self._flush()
-            if self._taking is not None:
-                await self._taking.flushed()
+            await (self._begin_flush() if self._taking is None else self._taking.flush())
 
     @property
     def _behind(self) -> bool:
@@ -432,9 +445,9 @@ class PartitionOwner:
         oldest = min((0 if meta is None else meta.next_offset for meta in metas), default=0)
         return self._begun - oldest > self._context.limits.replay_again
 
-    async def _flush(self) -> None:
-        assert self._pipeline is not None
-        await self._run(self._pipeline.flush)
+    async def _begin_flush(self, *then: Then) -> None:
+        assert self._flushing is not None
+        await self._flushing.begin(*then)
         self._flushed_s = self._context.clock.monotonic_s()
         self._context.stats.flushes += 1
 
@@ -444,7 +457,7 @@ class PartitionOwner:
         return Taking(
             self._context.snapshots,
             (self.stream.name, self.partition),
-            flush=self._flush,
+            flush=self._begin_flush,
             pipeline=pipeline,
             stores=replay.stores,
             schema_ids=lambda: self._reader.schema_ids,
@@ -455,7 +468,12 @@ class PartitionOwner:
     @property
     def checkpoint_due(self) -> bool:
         """Whether a checkpoint is to be taken, and nothing comes that would lead to it."""
-        return self._taking is not None and self._taking.due and self.caught_up
+        return self._may_look and self.caught_up
+
+    @property
+    def _may_look(self) -> bool:
+        still = self._flushing is not None and not self._flushing.busy
+        return still and self._taking is not None and self._taking.due
 
     # -- without records ----------------------------------------------------------------------
 
@@ -469,12 +487,15 @@ class PartitionOwner:
                 # What failed to be committed is not to be built upon.
                 if self._pipeline is not None and not self._gone and not self._ahead:
                     await self._obey()
-                    if self._taking is not None and self._waiting.empty():
+                    if self._may_look and self._waiting.empty():
+                        assert self._taking is not None
                         await self._taking.look()
         finally:
             self._told.discard(task)
 
     async def _obey(self) -> None:
+        if self._flushing is not None:
+            await self._flushing.settle()
         if self._obedience is not None:
             self._see_stream()
             await self._obedience.obey()

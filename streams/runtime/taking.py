@@ -6,6 +6,9 @@ milliseconds. All else happens in the background (see snapshots.py).
 1. In each period once: after the next flush, or where nothing comes, at the next look.
 2. As decided: at the fence of a switch, or when somebody asks for one. These are kept.
 3. On a clean stop.
+
+What is flushed is written beside the batches (see flushing.py); so a checkpoint is of the offset
+at which its flush began.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streams.errors import RewindowError
@@ -23,6 +27,7 @@ from streams.state.overview import VERSIONS_NOTE
 if TYPE_CHECKING:
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.pipeline import Pipeline
+    from streams.runtime.flushing import Then
     from streams.runtime.replay import Run
     from streams.runtime.snapshots import Partition, Snapshots
     from streams.state.bundle import Bundle
@@ -37,8 +42,9 @@ log = logging.getLogger(__name__)
 class Taking:
     """Takes checkpoints for as long as one claim; every method needs the owner's turn.
 
-    `flush` brings all of the pipeline's bundles to disk at the committed position; `stores` are
-    the open ones by digest, `schema_ids` what the records were written with that were read here.
+    `flush` begins to bring all of the pipeline's bundles to disk as they are at the committed
+    position, and calls what it is given when they are there; `stores` are the open ones by
+    digest, `schema_ids` what the records were written with that were read here.
     """
 
     def __init__(
@@ -46,7 +52,7 @@ class Taking:
         snapshots: Snapshots,
         partition: Partition,
         *,
-        flush: Callable[[], Awaitable[None]],
+        flush: Callable[[Then], Awaitable[None]],
         pipeline: Pipeline,
         stores: Mapping[str, Bundle],
         schema_ids: Callable[[], Collection[int]],
@@ -73,22 +79,25 @@ class Taking:
             and not self._snapshots.busy(self._partition)
         )
 
-    async def flushed(self) -> None:
-        """All bundles have just been brought to disk at the committed position."""
+    async def flush(self) -> None:
+        """Begin a flush, and take what is due when it is made."""
+        await self._flush(partial(self._flushed, self._pipeline.position))
+
+    async def _flushed(self, position: int) -> None:
         if self.due:
             self._slot, checkpoint = self._snapshots.slot, self._snapshots.slot_id
-            await self._take(Facts(reason=PERIODIC, checkpoint=checkpoint))
+            await self._take(Facts(reason=PERIODIC, checkpoint=checkpoint), position)
 
     async def look(self) -> None:
         """Nothing comes: take what is due all the same."""
         if self.due:
-            await self._flush()
-            await self.flushed()
+            await self.flush()
 
     async def parting(self) -> None:
         """The worker stops, and all bundles have just been brought to disk."""
         if self._pipeline.position != self._taken_at:
-            await self._take(Facts(reason=STOPPED, checkpoint=self._snapshots.parting_id))
+            facts = Facts(reason=STOPPED, checkpoint=self._snapshots.parting_id)
+            await self._take(facts, self._pipeline.position)
 
     async def asked(
         self,
@@ -98,9 +107,17 @@ class Taking:
         keeps_before: bool,
         on_end: Callable[[Stored], None],
     ) -> None:
-        """Take some bundles now, as they are at the committed position."""
-        await self._flush()
-        await self._take(facts, digests=digests, keeps_before=keeps_before, on_end=on_end)
+        """Take some bundles as they are now, at the committed position."""
+        await self._flush(
+            partial(
+                self._take,
+                facts,
+                self._pipeline.position,
+                digests=digests,
+                keeps_before=keeps_before,
+                on_end=on_end,
+            )
+        )
 
     def _users(self, digest: str) -> str:
         """The versions that read a bundle, with blanks between."""
@@ -116,13 +133,18 @@ class Taking:
     async def _take(
         self,
         facts: Facts,
+        position: int,
         *,
         digests: Collection[str] | None = None,
         keeps_before: bool = False,
         on_end: Callable[[Stored], None] = lambda _: None,
     ) -> None:
+        """Take what is on disk, which was flushed at `position`; what has joined since may
+        have nothing there yet."""
         states = [
-            s for s in self._pipeline.bundles if digests is None or s.bundle.digest in digests
+            state
+            for state in self._pipeline.bundles
+            if state.store.meta is not None and (digests is None or state.bundle.digest in digests)
         ]
         checkpoint = facts.checkpoint
         assert checkpoint is not None
@@ -135,7 +157,7 @@ class Taking:
             on_end(Stored(checkpoint=checkpoint, error=str(error)))
             return
         if digests is None:
-            self._taken_at = self._pipeline.position
+            self._taken_at = position
 
         def ended(stored: Stored) -> None:
             if stored.error and digests is None:

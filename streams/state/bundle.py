@@ -106,9 +106,18 @@ class Resources:
 
 
 class Bundle:
-    """A pane store in a directory; one process at a time, flushes from one thread."""
+    """A pane store in a directory; one process at a time, and one flush."""
 
-    __slots__ = ("_before_ingest", "_db", "_layout", "_meta", "_options", "_path", "_reclaiming")
+    __slots__ = (
+        "_before_ingest",
+        "_db",
+        "_layout",
+        "_meta",
+        "_options",
+        "_path",
+        "_reclaiming",
+        "_written",
+    )
 
     def __init__(
         self,
@@ -125,6 +134,7 @@ class Bundle:
         self._before_ingest = before_ingest
         self._reclaiming: threading.Thread | None = None
         self._meta: Meta | None = None
+        self._written: Meta | None = None
 
     @classmethod
     def open(
@@ -240,14 +250,29 @@ class Bundle:
             frames.append(self._decode([k for k, _ in pairs], [v for _, v in pairs]))
         return pl.concat(frames)
 
-    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
-        """See PaneStore. Raises RewindowError if the disk refuses the files."""
+    def write(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """See PaneStore. Raises RewindowError if the disk refuses the file."""
+        self._written = None
         rows = self._layout.conform(rows).sort(PANE, ENTITY)
         check_keys(rows)
         encoded = (self._layout.encode(chunk) for chunk in rows.iter_slices(_CHUNK_ROWS))
         pairs = (pair for keys, values in encoded for pair in zip(keys, values, strict=True))
-        self._ingest(pairs, (_META_KEY, meta.to_bytes()), self._before_ingest)
+        self._write(pairs, (_META_KEY, meta.to_bytes()))
+        self._written = meta
+
+    def ingest(self) -> None:
+        """See PaneStore. Raises RewindowError if the disk refuses it, ValueError for nothing."""
+        meta, self._written = self._written, None
+        if meta is None:
+            raise ValueError(f"nothing was written for {self._path}")
+        self._before_ingest()
+        self._take_in()
         self._meta = meta
+
+    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """See PaneStore."""
+        self.write(rows, meta)
+        self.ingest()
 
     def drop_below(self, pane_ms: int) -> None:
         """See PaneStore. Returns at once; the space is given back in the background."""
@@ -273,7 +298,7 @@ class Bundle:
         """Make the directory `path`: the files of the last flush, which open as a bundle.
 
         SST files are hard links where `path` is on the bundle's disk, the few others copies:
-        milliseconds, whatever the number of rows. To be called from the thread that flushes;
+        milliseconds, whatever the number of rows. Not while a flush is taken in;
         returns the meta that is in there. `path` must not exist, its parent must. Raises
         ValueError if nothing was flushed yet, RewindowError if the disk refuses the files.
         """
@@ -314,33 +339,34 @@ class Bundle:
                 raise ValueError("it does not say whose it is")
             if found is None or (formerly is not None and found == dict(formerly)):
                 text = json.dumps(wanted, sort_keys=True)
-                self._ingest([], (_IDENTITY_KEY, text.encode()))
+                self._write([], (_IDENTITY_KEY, text.encode()))
+                self._take_in()
             else:
                 refuse_others(self._path, found, wanted)
             self._meta = None if meta is None else Meta.from_bytes(meta)
         except ValueError as error:
             raise damaged(self._path, error) from None
 
-    def _ingest(
-        self,
-        pairs: Iterable[tuple[bytes, bytes]],
-        last: tuple[bytes, bytes],
-        before_ingest: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write ascending `pairs` and `last` as one SST file and take it in, atomically."""
-        db = self._opened()
-        pending = str(self._path / _PENDING)
-        moving = rocksdict.IngestExternalFileOptions()
-        moving.set_move_files(True)
+    def _write(self, pairs: Iterable[tuple[bytes, bytes]], last: tuple[bytes, bytes]) -> None:
+        """Write ascending `pairs` and `last` as one SST file."""
         try:
             writer = rocksdict.SstFileWriter(self._options)
-            writer.open(pending)
+            writer.open(str(self._path / _PENDING))
             for key, value in pairs:
                 writer[key] = value
             writer[last[0]] = last[1]
             writer.finish()
-            before_ingest()
-            db.ingest_external_file([pending], moving)
+        except ValueError:
+            raise
+        except Exception as error:
+            self._fail("written", error)
+
+    def _take_in(self) -> None:
+        """Make the file that was written part of the bundle, atomically."""
+        moving = rocksdict.IngestExternalFileOptions()
+        moving.set_move_files(True)
+        try:
+            self._opened().ingest_external_file([str(self._path / _PENDING)], moving)
         except ValueError:
             raise
         except Exception as error:

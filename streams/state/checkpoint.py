@@ -120,7 +120,7 @@ class Checkpoints:
         """Make hard links of what the last flush left, in `staging`, for `upload` to take.
 
         `staging` must be on the bundle's disk; what a crash leaves there is for `discard`.
-        To be called from the thread that flushes; takes milliseconds. Raises ValueError if
+        Not while a flush is taken in; takes milliseconds. Raises ValueError if
         nothing was flushed yet, RewindowError if the disk refuses.
         """
         upload = self.new_id()

@@ -19,12 +19,13 @@ _KEY = [PANE, ENTITY]
 class MemoryStore:
     """Keeps one sorted rows frame; behaves like a bundle that never crashes."""
 
-    __slots__ = ("_layout", "_meta", "_rows")
+    __slots__ = ("_layout", "_meta", "_rows", "_written")
 
     def __init__(self, layout: RowLayout) -> None:
         self._layout = layout
         self._rows = layout.empty()
         self._meta: Meta | None = None
+        self._written: tuple[pl.DataFrame, Meta] | None = None
 
     @property
     def meta(self) -> Meta | None:
@@ -50,13 +51,23 @@ class MemoryStore:
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
         return self._rows.join(keys, on=_KEY, how="semi", maintain_order="left")
 
-    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+    def write(self, rows: pl.DataFrame, meta: Meta) -> None:
         """Raises ValueError for what a bundle would refuse."""
         rows = self._layout.conform(rows).sort(_KEY)
         check_keys(rows)
+        self._written = rows, meta
+
+    def ingest(self) -> None:
+        if self._written is None:
+            raise ValueError("nothing was written")
+        (rows, meta), self._written = self._written, None
         kept = self._rows.join(rows, on=_KEY, how="anti")
         self._rows = pl.concat([kept, rows]).sort(_KEY)
         self._meta = meta
+
+    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+        self.write(rows, meta)
+        self.ingest()
 
     def drop_below(self, pane_ms: int) -> None:
         self._rows = self._rows.filter(pl.col(PANE) >= pane_ms)

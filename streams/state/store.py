@@ -89,11 +89,19 @@ class PaneStore(Protocol):
         """Rows that exist for `keys` (`@pane`, `@entity`; others ignored), each once, sorted."""
         ...
 
-    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
-        """Add or replace these rows and the meta, all of it or nothing.
+    def write(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """Write these rows and the meta aside, for `ingest`; nothing of it is seen before.
 
-        Raises ValueError if `rows` is no rows frame of the store's layout.
+        May run beside readers. Raises ValueError if `rows` is no rows frame of the store's layout.
         """
+        ...
+
+    def ingest(self) -> None:
+        """Add or replace what was written last, all of it or nothing."""
+        ...
+
+    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """Write and ingest."""
         ...
 
     def drop_below(self, pane_ms: int) -> None:

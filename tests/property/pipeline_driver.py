@@ -12,7 +12,7 @@ import fastavro
 from streams.control import records
 from streams.control.records import Held
 from streams.datapath import batch
-from streams.datapath.bundle_state import BundleState, watermark_of
+from streams.datapath.bundle_state import BundleState, Flush, watermark_of
 from streams.datapath.feature_set import SetPath
 from streams.datapath.intake import Intake
 from streams.datapath.live_view import LiveView
@@ -76,6 +76,7 @@ class Driver:
         self._open()
 
     def _open(self) -> None:
+        self._begun: list[Flush] = []
         bundles = {
             digest: BundleState(bundle, self._fields, self._stores[digest])
             for digest, bundle in self._bundles.items()
@@ -160,11 +161,22 @@ class Driver:
         return next(path for path in self._pipeline.paths if path.outlet == outlet)
 
     def flush(self) -> None:
-        """As the worker does between batches."""
-        self._pipeline.flush()
+        """As the worker does between batches: begun and written, or that ingested later on."""
+        if self._begun:
+            self._finish_flush()
+            return
+        self._begun = self._pipeline.begin_flush()
+        for one in self._begun:
+            one.write()
+
+    def _finish_flush(self) -> None:
+        for one in self._begun:
+            one.ingest()
+        self._begun = []
 
     def die_flushing(self, bundles: int) -> None:
         """Flush so many bundles, then crash."""
+        self._finish_flush()
         kept = [one.store for one in self._pipeline.bundles[:bundles]]
         before = {digest: copy(store) for digest, store in self._stores.items()}
         self._pipeline.flush()

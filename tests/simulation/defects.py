@@ -135,15 +135,15 @@ def _ready_too_soon() -> list[Patch]:
 def _half_flush() -> list[Patch]:
     """The meta of a flush is on disk before its rows are."""
 
-    def flush(self: Bundle, rows: pl.DataFrame, meta: Any) -> None:
-        before = self._rows
-        super(Bundle, self).flush(rows, meta)
-        after = self._rows
-        self.ingest(before, meta)
+    def ingest(self: Bundle) -> None:
+        assert self._written is not None
+        _, self._meta = self._written
+        self.keep()
         self._before_ingest()
-        self.ingest(after, meta)
+        super(Bundle, self).ingest()
+        self.keep()
 
-    return [(Bundle, "flush", flush)]
+    return [(Bundle, "ingest", ingest)]
 
 
 @_defect

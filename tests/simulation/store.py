@@ -87,20 +87,22 @@ class Bundle(MemoryStore):
             made._rows, made._meta = disk.flushed[int(held.read_text())]
         return made
 
-    def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
+    def write(self, rows: pl.DataFrame, meta: Meta) -> None:
+        """Aside: a process that ends has written nothing."""
+        self._process.live()
+        super().write(rows, meta)
+
+    def ingest(self) -> None:
         """All of it or nothing, whenever the process ends."""
         self._process.live()
-        before = self._rows, self._meta
-        super().flush(rows, meta)
-        after = self._rows, meta
-        self._rows, self._meta = before
         self._before_ingest()
-        self.ingest(*after)
+        super().ingest()
+        self.keep()
 
-    def ingest(self, rows: pl.DataFrame, meta: Meta) -> None:
-        """What was written is part of the bundle."""
-        self._rows, self._meta = rows, meta
-        (self._path / FILE).write_text(str(self._disk.keep(rows, meta)))
+    def keep(self) -> None:
+        """What there is now is what the process finds when it comes back."""
+        assert self._meta is not None
+        (self._path / FILE).write_text(str(self._disk.keep(self._rows, self._meta)))
 
     def checkpoint(self, path: Path) -> Meta:
         """As that of a bundle."""

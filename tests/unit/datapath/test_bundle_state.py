@@ -66,6 +66,26 @@ def test_a_flush_writes_only_the_rows_that_changed_each_with_what_was_there() ->
     assert rows(one) == [(0, "ann", 2), (0, "cid", 1), (10, "bob", 1)]
 
 
+def test_batches_go_on_while_a_flush_is_written() -> None:
+    one = state()
+    one.apply(partials(("ann", 3, 1), ("bob", 13, 1)), 2)
+    one.flush(Watermark(), None)
+    one.apply(partials(("ann", 4, 1)), 3)
+    begun = one.begin_flush(Watermark(highest_ms=13), None)
+    one.apply(partials(("ann", 5, 1), ("cid", 6, 1)), 5)
+    wanted = [(0, "ann", 3), (0, "cid", 1), (10, "bob", 1)]
+    assert rows(one) == wanted
+    assert begun.write() == 1
+    assert rows(one) == wanted
+    begun.ingest()
+    assert rows(one) == wanted
+    assert one.store.meta is not None
+    assert (one.store.meta.next_offset, one.next_offset) == (3, 5)
+    assert rows(state(store=one.store)) == [(0, "ann", 2), (10, "bob", 1)]  # type: ignore[arg-type]
+    assert one.flush(Watermark(), None) == 2
+    assert rows(state(store=one.store)) == wanted  # type: ignore[arg-type]
+
+
 def test_a_flush_of_nothing_still_says_how_far_it_has_come() -> None:
     one = state()
     one.next_offset = 9

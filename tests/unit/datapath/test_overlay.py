@@ -65,8 +65,28 @@ def test_small_frames_beside_a_large_one_are_merged_seldom_but_not_never() -> No
     assert held(overlay.between(None, 1))[0] == (0, "e0", 2 * MERGE_FRAMES_AT_MOST)
 
 
-def test_what_has_reached_the_disk_is_forgotten() -> None:
+def test_what_is_sealed_is_read_until_it_has_reached_the_disk() -> None:
     overlay = Overlay([COUNT])
     overlay.add(rows((0, "a", 1)))
-    overlay.clear()
-    assert overlay.height == 0
+    overlay.add(rows((0, "a", 2)))
+    sealed = overlay.seal()
+    assert sealed is not None
+    assert sealed.rows() == [(0, "a", 3)]
+    overlay.add(rows((0, "a", 4), (10, "b", 1)))
+    assert held(overlay.between(None, 10)) == [(0, "a", 7)]
+    recent = overlay.recent(None, 100)
+    assert recent is not None
+    assert sorted(recent.rows()) == [(0, "a", 7), (10, "b", 1)]
+    assert overlay.height == 3
+    overlay.forget()
+    assert held(overlay.between(None, 100)) == [(0, "a", 4), (10, "b", 1)]
+
+
+def test_what_was_sealed_in_vain_is_sealed_again() -> None:
+    overlay = Overlay([COUNT])
+    overlay.add(rows((0, "a", 1)))
+    overlay.seal()
+    overlay.add(rows((0, "a", 2)))
+    sealed = overlay.seal()
+    assert sealed is not None
+    assert sealed.rows() == [(0, "a", 3)]

@@ -19,6 +19,7 @@ from tests.checkpoint_world import Clock
 from tests.unit.runtime.world import World
 
 if TYPE_CHECKING:
+    from streams.runtime.flushing import Then
     from streams.state.objects import Archive
 
 PERIOD_MS = 60_000
@@ -88,6 +89,7 @@ class Rig:
         await self.world.stop(flush=False)
         shutil.rmtree(self.world.state_dir / "clicks")
 
-    async def _flush(self) -> None:
+    async def _flush(self, then: Then) -> None:
         assert self.world.pipeline is not None
         self.world.pipeline.flush()
+        await then()

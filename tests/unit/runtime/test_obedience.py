@@ -773,6 +773,8 @@ async def test_what_was_replayed_or_warmed_is_on_disk_with_the_next_batch(
         await owner.take(Fetched(claim=1, position=at, records=town._records([at])))
         await quiet()
         assert town.stats.flushes == flushes
+        assert owner._flushing is not None
+        await owner._flushing.finish()
     assert owner._pipeline is not None
     on_disk = {
         state.store.meta and state.store.meta.next_offset for state in owner._pipeline.bundles

@@ -42,9 +42,7 @@ async def test_one_is_taken_in_each_period_after_the_next_flush(make: Callable[.
     assert not taking.due
     rig.clock.ms += PERIOD_MS
     assert taking.due
-    assert world.pipeline is not None
-    world.pipeline.flush()
-    await taking.flushed()
+    await taking.flush()
     await rig.snapshots.finish(60)
     await world.take(("ann", 4, 1))
     assert not taking.due  # one is enough

@@ -146,6 +146,7 @@ class Town(World):
             replay=recovery.replay,
             index=self._read_index,
             position=lambda: self.position,
+            still=self._nothing_is_written,
             run=self.run,
             commit_steps=self._commit_steps,
             commit_acks=self._commit_acks,
@@ -154,6 +155,9 @@ class Town(World):
         )
         await self.obey()
         return self
+
+    async def _nothing_is_written(self) -> None:
+        """Flushes are made at once here."""
 
     async def _read_index(self) -> LogIndex:
         return self.index

@@ -1,0 +1,98 @@
+"""Flushes of one partition, beside its batches.
+
+1. *Begin*, with the owner's turn in hand: what memory has is sealed, at a committed position.
+2. *Write*, in a thread, while batches go on: they add to what is not sealed, and read both.
+3. *Settle*, at the next turn: the files that were written become part of the bundles.
+
+There is one at a time. Whoever needs the disk to be still waits for it with `finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streams.datapath.bundle_state import Flush
+    from streams.datapath.pipeline import Pipeline
+    from streams.runtime.replay import Run
+
+Then = Callable[[], Awaitable[None]]
+
+
+class Flushing:
+    """Flushes what `pipeline` holds; every method needs the owner's turn, except `close`.
+
+    `run` runs blocking work in a thread. `on_written` is called when a flush can be settled, and
+    wants `settle` to be called.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, run: Run, on_written: Callable[[], None]) -> None:
+        self._pipeline = pipeline
+        self._run = run
+        self._on_written = on_written
+        self._flushes: list[Flush] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._awaited = False
+        self._then: list[Then] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a flush has begun and is not settled."""
+        return self._writing is not None
+
+    async def begin(self, *then: Then) -> None:
+        """Begin a flush at the position, after the one that is being made.
+
+        Each of `then` is called when the bundles on disk are what they were at this position, in
+        the turn that settles it.
+        """
+        await self.finish()
+        self._flushes = await self._run(self._pipeline.begin_flush)
+        self._then = list(then)
+        # A thread of its own: those of the data path go on.
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write), name="flush")
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, _: object) -> None:
+        if not self._awaited:
+            self._on_written()
+
+    def _write(self) -> None:
+        for one in self._flushes:
+            one.write()
+
+    async def settle(self) -> None:
+        """Settle the flush if it is written. Raises what went wrong with it."""
+        if self._writing is not None and self._writing.done():
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Wait until nothing is being written, and settle that. Raises what went wrong with it."""
+        await self._wait()
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        flushes, self._flushes = self._flushes, []
+        then, self._then = self._then, []
+        writing.result()
+
+        def ingest() -> None:
+            for one in flushes:
+                one.ingest()
+
+        await self._run(ingest)
+        for call in then:
+            await call()
+
+    async def close(self) -> None:
+        """Wait until nothing is being written; it is not settled."""
+        await self._wait()
+        self._writing = None
+
+    async def _wait(self) -> None:
+        if self._writing is not None:
+            self._awaited = True
+            await asyncio.wait([self._writing])
+            self._awaited = False

@@ -1,0 +1,103 @@
+"""Flushes beside batches: begun in one turn, settled in a later one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from streams.errors import RewindowError
+from streams.runtime.flushing import Flushing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Begun:
+    """A flush that is written when it may, or fails."""
+
+    def __init__(self, disk: Disk, position: int) -> None:
+        self.disk = disk
+        self.position = position
+
+    def write(self) -> None:
+        assert self.disk.may_write.wait(30)
+        if self.disk.full:
+            raise RewindowError("the disk is full")
+
+    def ingest(self) -> None:
+        self.disk.ingested.append(self.position)
+
+
+class Disk:
+    """Stands for a pipeline, and notes what reaches its bundles."""
+
+    def __init__(self) -> None:
+        self.position = 1
+        self.full = False
+        self.may_write = threading.Event()
+        self.ingested: list[int] = []
+        self.told = asyncio.Event()
+        self.flushing = Flushing(cast("Any", self), run=self._run, on_written=self.told.set)
+
+    def begin_flush(self) -> list[Begun]:
+        return [Begun(self, self.position)]
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+async def test_it_is_ingested_at_the_turn_after_it_was_written() -> None:
+    disk = Disk()
+    seen: list[list[int]] = []
+
+    async def then() -> None:
+        seen.append(list(disk.ingested))
+
+    await disk.flushing.begin(then)
+    disk.position = 2
+    await disk.flushing.settle()
+    assert disk.flushing.busy
+    assert disk.ingested == []
+    disk.may_write.set()
+    await disk.told.wait()
+    assert disk.ingested == []
+    await disk.flushing.settle()
+    assert seen == [[1]]
+    assert not disk.flushing.busy
+
+
+async def test_the_next_one_begins_where_the_one_before_has_ended() -> None:
+    disk = Disk()
+    await disk.flushing.begin()
+    disk.position = 2
+    disk.may_write.set()
+    await disk.flushing.begin()
+    assert disk.ingested == [1]
+    await disk.flushing.finish()
+    assert disk.ingested == [1, 2]
+
+
+async def test_what_goes_wrong_is_told_to_who_settles_it() -> None:
+    disk = Disk()
+    disk.full = True
+    disk.may_write.set()
+    await disk.flushing.begin()
+    await disk.told.wait()
+    with pytest.raises(RewindowError, match="full"):
+        await disk.flushing.settle()
+    assert disk.ingested == []
+    assert not disk.flushing.busy
+
+
+async def test_who_closes_waits_for_the_thread_and_ingests_nothing() -> None:
+    disk = Disk()
+    await disk.flushing.begin()
+    closing = asyncio.create_task(disk.flushing.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    disk.may_write.set()
+    await closing
+    assert disk.ingested == []
