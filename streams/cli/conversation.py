@@ -18,7 +18,6 @@ from streams.runtime.control.schemas import register_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     from streams.clock import Clock
     from streams.config import Settings
@@ -51,12 +50,7 @@ class Conversation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._reader.close()
 
     def send(self, request: Request) -> Origin:

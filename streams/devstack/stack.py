@@ -14,7 +14,6 @@ from streams.devstack.process import HOST, Guard, ServerProcess, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 
 KAFKA_DIRECTORY: Final = "kafka"
@@ -146,12 +145,7 @@ class DevStack:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop_kafka(self) -> None:

@@ -19,7 +19,6 @@ from streams.errors import RewindowError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
 SAMPLE_S = 0.1
 STOP_S = 60.0
@@ -59,12 +58,7 @@ class Worker:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(RewindowError):
             self.stop()
         # A signal to all of us at once ends the guard too.

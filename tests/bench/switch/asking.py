@@ -18,8 +18,6 @@ from streams.runtime.control.acks import ACK_HEADER
 from tests.bench.load import PARTITIONS
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tests.bench.switch.app import App
 
 POLL_S = 0.05
@@ -70,12 +68,7 @@ class Asking:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
     def activate(self, version: str) -> Switched:

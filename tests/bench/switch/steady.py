@@ -29,8 +29,6 @@ from tests.bench.load import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tests.bench.switch.app import App
 
 ROUNDS_PER_HOUR = 20
@@ -98,12 +96,7 @@ class Steady:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
         self._send(closing(self.rounds))

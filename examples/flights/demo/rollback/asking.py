@@ -15,7 +15,6 @@ from streams.errors import RewindowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
 
     from examples.flights.demo.site import Site
 
@@ -78,12 +77,7 @@ class Operator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._replies.close()
 
     def ask(self, **wishes: object) -> Asked:

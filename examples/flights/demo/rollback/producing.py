@@ -12,7 +12,6 @@ from examples.flights.produce import Encoder, ensure_topic, register_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from confluent_kafka import Message
 
@@ -50,12 +49,7 @@ class Producing:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._wake:
             self._leave = True
             self._wake.notify()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +16,6 @@ from streams.errors import DeadlinePassedError, RewindowError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from examples.flights.data import Flight
     from examples.flights.demo.report import Screen
@@ -58,22 +58,15 @@ class Stage:
         self._operator = operator
         self._commits = Commits(place.client, [place.names.worker_group])
         self._worker = Worker(place.config)
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
-        self._worker.__enter__()
-        self._commits.__enter__()
-        self._producing.__enter__()
+        for one in (self._worker, self._commits, self._producing):
+            self._running.enter_context(one)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._producing.__exit__(kind, error, traceback)
-        self._commits.__exit__(kind, error, traceback)
-        self._worker.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
 
     def play(self, act: Act) -> Asked:
         """Let the worker come to the mark, then change the version while flights come.
