@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams.datapath import log_index
 from streams.definitions.model import Function
-from streams.runtime import obedience, replay, verdicts
+from streams.runtime import replay, verdicts, warming
 from streams.runtime.replay import Replay
 from tests.property.test_floors import Log, rekeyed_logs
 from tests.property.test_reviving import Indexed, keyed_logs
@@ -116,7 +116,7 @@ def test_begun_from_what_it_was_before(made: tuple[int, Log], data: st.DataObjec
                 patch.setattr(log_index, "STEP_MS", 1)
                 patch.setattr(replay, "read_log", town.read_log)
                 patch.setattr(verdicts, "read_log", town.read_log)
-                patch.setattr(obedience, "BatchReader", ReadsWorld(town))
+                patch.setattr(warming, "BatchReader", ReadsWorld(town))
                 rows.append(asyncio.run(_run(rig, town, counts, checkpoints, crash)))
             towns.append(town)
     assert towns[1].vectors == towns[0].vectors

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streams.datapath import log_index
 from streams.datapath.log_index import collect
 from streams.definitions.model import Function
-from streams.runtime import obedience, replay, verdicts
+from streams.runtime import replay, verdicts, warming
 from streams.runtime.log_index import IndexKeeper
 from tests.property.test_floors import Log, rekeyed_logs
 from tests.small import feature, feature_set
@@ -109,7 +109,7 @@ def test_warmed_from_where_its_windows_begin(made: tuple[int, Log], data: st.Dat
                 town.note = lambda: None  # type: ignore[method-assign]
             patch.setattr(replay, "read_log", town.read_log)
             patch.setattr(verdicts, "read_log", town.read_log)
-            patch.setattr(obedience, "BatchReader", ReadsWorld(town))
+            patch.setattr(warming, "BatchReader", ReadsWorld(town))
             ready.append(asyncio.run(_run(town, counts, trimmed_to=trimmed_to if known else 0)))
             towns.append(town)
     whole, revived = towns

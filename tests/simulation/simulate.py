@@ -18,8 +18,9 @@ from unittest.mock import patch
 from streams.control.draft import Draft
 from streams.definitions import outputs
 from streams.runtime import log as log_module
-from streams.runtime import obedience, orders, producer, replay, restoring
+from streams.runtime import orders, producer, replay, restoring
 from streams.runtime.control import coordination, published, tail
+from streams.runtime.warming import Warming
 from tests.simulation import clients
 from tests.simulation.check import audit_trail, check
 from tests.simulation.defects import BREAKS
@@ -59,7 +60,7 @@ def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
         visited.add((record.state.value, event.value))
         move(self, record, event, **given)
 
-    warm = obedience._Warming._open
+    warm = Warming._open
 
     async def warming(self: Any) -> None:
         before = WARMING.set(True)
@@ -80,7 +81,7 @@ def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
         (restoring, "Bundle", Bundle),
         (coordination, "LOOK_EVERY_S", 1.0),
         (Draft, "move", noted),
-        (obedience._Warming, "_open", warming),
+        (Warming, "_open", warming),
     ]
     places += BREAKS[defect]() if defect else []
     patches = [patch.object(*place) for place in places]

@@ -11,7 +11,7 @@ import pytest
 from streams.datapath.log_index import Entry, LogIndex
 from streams.definitions.model import Function
 from streams.errors import UnreachableError
-from streams.runtime import obedience, replay, verdicts
+from streams.runtime import replay, verdicts, warming
 from streams.runtime.formers import reaches
 from streams.runtime.replay import Replay
 from streams.runtime.reviving import Need, Start
@@ -56,7 +56,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
         world = Cleaned(tmp_path / name / "state", **given)
         monkeypatch.setattr(replay, "read_log", world.read_log)
         monkeypatch.setattr(verdicts, "read_log", world.read_log)
-        monkeypatch.setattr(obedience, "BatchReader", ReadsWorld(world))
+        monkeypatch.setattr(warming, "BatchReader", ReadsWorld(world))
         return Rig(world, tmp_path / name)
 
     return made

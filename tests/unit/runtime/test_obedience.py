@@ -19,13 +19,14 @@ from streams.control.records import Ready, Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
 from streams.errors import RefusedError, RewindowError
-from streams.runtime import obedience, replay, verdicts
 from streams.runtime import owner as owner_module
+from streams.runtime import replay, verdicts, warming
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.transport import Fetched
+from streams.runtime.warming import Warming
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import FIELDS
 from tests.unit.runtime.town import CrashError, ReadsWorld, Town, with_flushes
@@ -58,7 +59,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         town = Town(tmp_path, **given)
         monkeypatch.setattr(replay, "read_log", town.read_log)
         monkeypatch.setattr(verdicts, "read_log", town.read_log)
-        monkeypatch.setattr(obedience, "BatchReader", ReadsWorld(town))
+        monkeypatch.setattr(warming, "BatchReader", ReadsWorld(town))
         return town
 
     return made
@@ -715,7 +716,7 @@ def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]
     def made(**given: Any) -> Estate:
         one = Estate(make(**given))
         monkeypatch.setattr(owner_module, "BatchReader", one.reader)
-        monkeypatch.setattr(obedience, "BatchReader", one.reader)
+        monkeypatch.setattr(warming, "BatchReader", one.reader)
         monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
         monkeypatch.setattr(owner_module, "read_indexes", nothing_known)
         return one
@@ -842,16 +843,16 @@ async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
 ) -> None:
     one = estate()
     town, joining = one.town, asyncio.Event()
-    finish = obedience._Warming.finish
+    finish = Warming.finish
 
-    async def late(warming: Any, position: int) -> None:
+    async def late(one: Any, position: int) -> None:
         if not joining.is_set():
             joining.set()
             town.gate.clear()
             await town.gate.wait()
-        await finish(warming, position)
+        await finish(one, position)
 
-    monkeypatch.setattr(obedience._Warming, "finish", late)
+    monkeypatch.setattr(Warming, "finish", late)
     owner, task = await one.running(Progress())
     await quiet()
     town.publish(TWO)

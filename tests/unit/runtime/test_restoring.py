@@ -12,7 +12,7 @@ import pytest
 
 from streams.definitions.model import Function
 from streams.errors import RefusedError, UnreachableError
-from streams.runtime import obedience, replay, restoring, verdicts
+from streams.runtime import replay, restoring, verdicts, warming
 from streams.runtime.restoring import fetch
 from streams.state.bundle import Bundle
 from streams.state.manifest import BundleId
@@ -45,7 +45,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
             world.stats = SimpleNamespace(replayed=0, restored=0)
         monkeypatch.setattr(replay, "read_log", world.read_log)
         monkeypatch.setattr(verdicts, "read_log", world.read_log)
-        monkeypatch.setattr(obedience, "BatchReader", ReadsWorld(world))
+        monkeypatch.setattr(warming, "BatchReader", ReadsWorld(world))
         return Rig(world, tmp_path)
 
     return made
