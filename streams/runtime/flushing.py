@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from streams.datapath.bundle_state import Flush
     from streams.datapath.pipeline import Pipeline
+    from streams.runtime.context import Context
     from streams.runtime.replay import Run
 
 Then = Callable[[], Awaitable[None]]
@@ -24,12 +25,23 @@ Then = Callable[[], Awaitable[None]]
 class Flushing:
     """Flushes what `pipeline` holds; every method needs the owner's turn, except `close`.
 
-    `run` runs blocking work in a thread. `on_written` is called when a flush can be settled, and
-    wants `settle` to be called.
+    The claim begins at the position `begun`. `run` runs blocking work in a thread. `on_written`
+    is called when a flush can be settled, and wants `settle` to be called.
     """
 
-    def __init__(self, pipeline: Pipeline, *, run: Run, on_written: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        pipeline: Pipeline,
+        *,
+        begun: int,
+        run: Run,
+        on_written: Callable[[], None],
+    ) -> None:
+        self._context = context
         self._pipeline = pipeline
+        self._begun = begun
+        self._flushed_s = context.clock.monotonic_s()
         self._run = run
         self._on_written = on_written
         self._flushes: list[Flush] = []
@@ -41,6 +53,26 @@ class Flushing:
     def busy(self) -> bool:
         """Whether a flush has begun and is not settled."""
         return self._writing is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        limits, rows = self._context.limits, self._pipeline.unflushed_rows
+        if self.busy and rows < 2 * limits.flush_rows:
+            return False
+        late = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
+        return late or self._behind or rows >= limits.flush_rows
+
+    @property
+    def _behind(self) -> bool:
+        """Whether a bundle on disk is far from where this claim began.
+
+        A worker that is killed again before its next flush would replay all that once more, as
+        it would what a version was just warmed with.
+        """
+        metas = [state.store.meta for state in self._pipeline.bundles]
+        oldest = min((0 if meta is None else meta.next_offset for meta in metas), default=0)
+        return self._begun - oldest > self._context.limits.replay_again
 
     async def begin(self, *then: Then) -> None:
         """Begin a flush at the position, after the one that is being made.
@@ -54,6 +86,8 @@ class Flushing:
         # A thread of its own: those of the data path go on.
         self._writing = asyncio.create_task(asyncio.to_thread(self._write), name="flush")
         self._writing.add_done_callback(self._written)
+        self._flushed_s = self._context.clock.monotonic_s()
+        self._context.stats.flushes += 1
 
     def _written(self, _: object) -> None:
         if not self._awaited:

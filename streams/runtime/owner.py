@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from streams.datapath.closing import OVERFLOWED
 from streams.datapath.log_index import LogIndex
 from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.asked import Asked
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from streams.datapath.records import Record
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
-    from streams.runtime.flushing import Then
     from streams.runtime.orders import Orders
     from streams.runtime.producer import Outgoing, PartitionProducer
     from streams.runtime.replay import Replay
@@ -110,7 +108,6 @@ class PartitionOwner:
         self._taking: Taking | None = None
         self._index: IndexKeeper | None = None
         self._asked: Asked | None = None
-        self._flushed_s = context.clock.monotonic_s()
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
         """Tasks that obey beside the batches."""
@@ -167,9 +164,13 @@ class PartitionOwner:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
         self._flushing = Flushing(
-            pipeline, run=self._run, on_written=lambda: self._orders.tell(self)
+            self._context,
+            pipeline,
+            begun=self._begun,
+            run=self._run,
+            on_written=lambda: self._orders.tell(self),
         )
-        self._taking = self._checkpoints(pipeline, recovery.replay)
+        self._taking = self._checkpoints(pipeline, recovery.replay, self._flushing)
         self._asked = Asked(
             self._orders,
             self._taking,
@@ -196,7 +197,7 @@ class PartitionOwner:
             crash=self._crash,
         )
         await self._obey()
-        self._show(self.position, pipeline.progress)
+        self._show()
         self.stats.state = "running"
 
     async def _leave_to_others(self) -> None:
@@ -220,7 +221,7 @@ class PartitionOwner:
         async with self._turn:
             # What failed to be committed must not reach the disk either.
             if self._flushing is not None and not self._ahead:
-                await self._begin_flush()
+                await self._flushing.begin()
                 await self._flushing.finish()
                 if for_good and self._taking is not None:
                     await self._taking.parting()
@@ -296,7 +297,10 @@ class PartitionOwner:
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             await self._commit_steps(self._pipeline.steps(part), records)
         await self._obey()
-        await self._maybe_flush()
+        assert self._flushing is not None
+        if self._flushing.due:
+            self._crash.reach("before_flush")
+            await (self._flushing.begin() if self._taking is None else self._taking.flush())
 
     async def _read_index(self) -> LogIndex:
         """What is known of the stream's log."""
@@ -333,7 +337,8 @@ class PartitionOwner:
             await self._commit([*records_out, *acks, *news], step.position, step.progress)
             self._crash.reach("after_commit")
             self.position, self.progress = step.position, step.progress
-            self._count(step)
+            self._context.stats.count(step)
+            self._show()
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
         self._ahead = False
@@ -357,6 +362,10 @@ class PartitionOwner:
         await self._commit(outgoing, position, progress)
         self.position = self.stats.position = position
         self._ahead = False
+
+    def _show(self) -> None:
+        assert self._pipeline is not None
+        self.stats.show(self.position, self.progress, self._pipeline)
 
     def _leave_committed(self) -> None:
         """From here on the pipeline may be ahead of what is committed."""
@@ -401,63 +410,15 @@ class PartitionOwner:
             short="" if watermark_ms is None else str(watermark_ms),
         )
 
-    def _count(self, step: Step) -> None:
-        total = self._context.stats
-        total.events += step.events
-        total.vectors += sum(frame.height for frame in step.vectors.values())
-        total.late += len(step.late)
-        total.dead += len(step.dead)
-        total.transactions += 1
-        total.overflowed += sum(int(frame[OVERFLOWED].sum()) for frame in step.vectors.values())
-        self._show(step.position, step.progress)
+    # -- checkpoints -------------------------------------------------------------------------
 
-    def _show(self, position: int, progress: Progress) -> None:
-        self.stats.position = position
-        self.stats.watermark_ms = progress.watermark_ms
-        self.stats.closed = {name: c.through_ms for name, c in progress.closed.items()}
-        if self._pipeline is not None:
-            self.stats.open_rows = self._pipeline.unflushed_rows
-            self.stats.open_windows = self._pipeline.open_windows
-
-    # -- flush --------------------------------------------------------------------------------
-
-    async def _maybe_flush(self) -> None:
-        assert self._pipeline is not None
-        assert self._flushing is not None
-        limits = self._context.limits
-        rows = self._pipeline.unflushed_rows
-        if self._flushing.busy and rows < 2 * limits.flush_rows:
-            return
-        due = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
-        if due or self._behind or rows >= limits.flush_rows:
-            self._crash.reach("before_flush")
-            await (self._begin_flush() if self._taking is None else self._taking.flush())
-
-    @property
-    def _behind(self) -> bool:
-        """Whether a bundle on disk is far from where this claim began.
-
-        A worker that is killed again before its next flush would replay all that once more, as
-        it would what a version was just warmed with.
-        """
-        assert self._pipeline is not None
-        metas = [state.store.meta for state in self._pipeline.bundles]
-        oldest = min((0 if meta is None else meta.next_offset for meta in metas), default=0)
-        return self._begun - oldest > self._context.limits.replay_again
-
-    async def _begin_flush(self, *then: Then) -> None:
-        assert self._flushing is not None
-        await self._flushing.begin(*then)
-        self._flushed_s = self._context.clock.monotonic_s()
-        self._context.stats.flushes += 1
-
-    def _checkpoints(self, pipeline: Pipeline, replay: Replay) -> Taking | None:
+    def _checkpoints(self, pipeline: Pipeline, replay: Replay, flushing: Flushing) -> Taking | None:
         if self._context.snapshots is None:
             return None
         return Taking(
             self._context.snapshots,
             (self.stream.name, self.partition),
-            flush=self._begin_flush,
+            flush=flushing.begin,
             pipeline=pipeline,
             stores=replay.stores,
             schema_ids=lambda: self._reader.schema_ids,

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from streams.datapath.closing import OVERFLOWED
+
+if TYPE_CHECKING:
+    from streams.datapath.pipeline import Pipeline, Step
+    from streams.datapath.progress import Progress
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,6 +25,14 @@ class PartitionStats:
     open_rows: int = 0
     open_windows: int = 0
     closed: dict[str, int] = field(default_factory=dict)
+
+    def show(self, position: int, progress: Progress, pipeline: Pipeline) -> None:
+        """What is committed, and what the pipeline holds."""
+        self.position = position
+        self.watermark_ms = progress.watermark_ms
+        self.closed = {name: c.through_ms for name, c in progress.closed.items()}
+        self.open_rows = pipeline.unflushed_rows
+        self.open_windows = pipeline.open_windows
 
     @property
     def lag(self) -> int:
@@ -56,3 +71,12 @@ class Stats:
     restored: int = 0
     snapshots: SnapshotStats = field(default_factory=SnapshotStats)
     partitions: dict[tuple[str, int], PartitionStats] = field(default_factory=dict)
+
+    def count(self, step: Step) -> None:
+        """A step is committed."""
+        self.events += step.events
+        self.vectors += sum(frame.height for frame in step.vectors.values())
+        self.late += len(step.late)
+        self.dead += len(step.dead)
+        self.transactions += 1
+        self.overflowed += sum(int(frame[OVERFLOWED].sum()) for frame in step.vectors.values())

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from streams.errors import RewindowError
+from streams.runtime.context import Limits
 from streams.runtime.flushing import Flushing
+from streams.runtime.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.s
 
 
 class Begun:
@@ -32,7 +43,7 @@ class Begun:
 
 
 class Disk:
-    """Stands for a pipeline, and notes what reaches its bundles."""
+    """Stands for a pipeline and its owner's context; notes what reaches the bundles."""
 
     def __init__(self) -> None:
         self.position = 1
@@ -40,7 +51,14 @@ class Disk:
         self.may_write = threading.Event()
         self.ingested: list[int] = []
         self.told = asyncio.Event()
-        self.flushing = Flushing(cast("Any", self), run=self._run, on_written=self.told.set)
+        self.clock = Clock()
+        self.limits = Limits(flush_every_s=5, flush_rows=10)
+        self.stats = Stats()
+        self.bundles: list[Any] = []
+        self.unflushed_rows = 0
+        self.flushing = Flushing(
+            cast("Any", self), cast("Any", self), begun=0, run=self._run, on_written=self.told.set
+        )
 
     def begin_flush(self) -> list[Begun]:
         return [Begun(self, self.position)]
@@ -101,3 +119,24 @@ async def test_who_closes_waits_for_the_thread_and_ingests_nothing() -> None:
     disk.may_write.set()
     await closing
     assert disk.ingested == []
+
+
+async def test_one_is_due_after_a_time_or_with_many_rows() -> None:
+    disk = Disk()
+    assert not disk.flushing.due
+    disk.clock.s = 5
+    assert disk.flushing.due
+    await disk.flushing.begin()
+    assert disk.stats.flushes == 1
+    disk.clock.s = 10
+    disk.unflushed_rows = 19
+    assert not disk.flushing.due
+    disk.unflushed_rows = 20
+    assert disk.flushing.due
+    disk.may_write.set()
+    await disk.flushing.finish()
+    disk.unflushed_rows = 9
+    disk.clock.s = 9
+    assert not disk.flushing.due
+    disk.unflushed_rows = 10
+    assert disk.flushing.due
