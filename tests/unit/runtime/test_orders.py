@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,6 +15,9 @@ from streams.datapath.progress import Progress
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime import orders
 from streams.runtime.orders import Orders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -93,6 +96,13 @@ class Office:
 async def quiet() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Wait for what comes after a pause."""
+    async with asyncio.timeout(30):
+        while not met():
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -199,8 +209,7 @@ async def test_definitions_that_are_out_of_reach_are_read_again(office: Office) 
     await quiet()
     assert (office.owner.told, office.failures) == (0, [])
     office.topics.error = None
-    await asyncio.sleep(0.1)
-    assert office.owner.told == 1
+    await until(lambda: office.owner.told == 1)
 
 
 async def test_owners_are_told_of_what_a_claim_has_read_meanwhile(office: Office) -> None:
@@ -211,8 +220,7 @@ async def test_owners_are_told_of_what_a_claim_has_read_meanwhile(office: Office
     await quiet()
     office.topics.error = None
     await office.orders.reach(Progress(control_offset=1))
-    await asyncio.sleep(0.1)
-    assert office.owner.told == 1
+    await until(lambda: office.owner.told == 1)
 
 
 async def test_definitions_that_are_gone_end_the_worker(office: Office) -> None:
