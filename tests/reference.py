@@ -37,6 +37,10 @@ The rules, for one stream partition:
    closed minus the retention of either. A `correction` over all events so far goes out for each
    entity with an event in its longest window, and one over nothing for each other entity with
    one in the other version's; all are over nothing where T is none of its own.
+12. A version whose name is that of another one and `~` with a number is that one without some of
+   its events. It took over when that one did, and where that one is pinned, it goes on with the
+   pin's topic: as of its first T there is an `empty` as by rule 8.
+13. A record without its entity is dead if a set's filter, that of the version that serves, passes.
 """
 
 from __future__ import annotations
@@ -52,9 +56,10 @@ from tests.reference_records import Pin as Pin
 from tests.reference_records import Record as Record
 from tests.reference_records import Switch as Switch
 from tests.reference_records import Toggle as Toggle
-from tests.reference_sets import Entity, PinModel, SetModel
-from tests.reference_sets import Vector as Vector
-from tests.reference_sets import VectorKey as VectorKey
+from tests.reference_sets import PinModel, SetModel
+from tests.reference_versions import Entity
+from tests.reference_versions import Vector as Vector
+from tests.reference_versions import VectorKey as VectorKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.control.records import Exclusion, Held, OffsetRange
+from tests.left_out import OFFSET_FIELD, without
 from tests.property.test_switching import Item, items, rows, small_versions
 from tests.reference import Event, Idle, Reference, Switch, compare
 from tests.unit.datapath.rig import Click, Rig
@@ -40,18 +41,6 @@ exclusions = st.builds(
 )
 
 
-def cleaned(one: FeatureSet, exclusion: Exclusion) -> FeatureSet:
-    """The definition that has these events taken out, by a field that holds the offset."""
-    wheres = [] if one.where is None else [f"({one.where})"]
-    if exclusion.where is not None:
-        wheres.append(f"NOT COALESCE(({exclusion.where}), 0)")
-    for it in exclusion.offsets:
-        if it.partition == 0:
-            wheres.append(f"NOT (o >= {it.start} AND o < {it.end})")
-    where = " AND ".join(wheres) if wheres else None
-    return replace(one, version=f"{one.version}~{NUMBER}", where=where)
-
-
 def plain(found: Sequence[Item]) -> list[Item]:
     """Switches that correct nothing."""
     return [item.rstrip("!") if isinstance(item, str) else item for item in found]
@@ -62,8 +51,8 @@ class Both:
 
     def __init__(self, sets: Sequence[FeatureSet], exclusion: Exclusion, pairs: int) -> None:
         self.rig = Rig(*sets, exclusions=(exclusion,), pairs_per_step=pairs)
-        both = [*sets, *(cleaned(one, exclusion) for one in sets)]
-        self.reference = Reference(both, ("who", "at", "x", "o"))
+        both = [*sets, *(without(one, [exclusion], partition=0) for one in sets)]
+        self.reference = Reference(both, ("who", "at", "x", OFFSET_FIELD))
         self.held = Held(serving=sets[0].version)
         self._offset = 0
 
@@ -97,7 +86,7 @@ class Both:
 
     def _expect(self, item: Click) -> None:
         who, at, x = item
-        fields = {"who": who, "at": at, "x": x, "o": self._offset}
+        fields = {"who": who, "at": at, "x": x, OFFSET_FIELD: self._offset}
         self.reference.feed(
             Event(offset=self._offset, timestamp_ms=0, event_time_ms=at, fields=fields)
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 
 from streams.definitions.digest import digest
+from streams.definitions.exclusions import Exclude, Exclusion, OffsetRange
 from streams.definitions.model import Emit, Function
 from streams.definitions.plan import plan, plan_versions
 from streams.definitions.store import PublishedSet, PublishedSource
@@ -17,6 +18,7 @@ from streams.names import subjects
 from streams.schema.decode import header
 from streams.schema.output import output_schemas
 from streams.schema.types import field_types
+from tests.left_out import OFFSET_FIELD
 from tests.reference import Event
 from tests.small import feature, feature_set, schema, source
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.clients import Registry
 
 SCHEMA: dict[str, Any] = schema(x="long")
-FIELDS = ("who", "at", "x")
+FIELDS = ("who", "at", "x", OFFSET_FIELD)
+"""As the reference is told them: events know their offsets, for what leaves some out."""
 MAX_AHEAD_MS = 1_000_000
 SOURCE = source(max_ahead_ms=MAX_AHEAD_MS, idle_after_ms=1_200)
 WHO = "abcd"
@@ -128,7 +131,7 @@ class Sent:
             offset=offset,
             timestamp_ms=timestamp_ms,
             event_time_ms=self.at,
-            fields={"who": self.who, "at": self.at, "x": self.x},
+            fields={"who": self.who, "at": self.at, "x": self.x, OFFSET_FIELD: offset},
         )
 
 
@@ -174,8 +177,27 @@ def last(sent: Sequence[Sent], partitions: int) -> list[Sent]:
     return [Sent(number, WHO[number], far, 1) for number in range(partitions)]
 
 
+CONDITIONS = ("x = 2", "x <= 0", "who = 'a' AND x > 1", "at % 3 = 1 OR x = 3", "x / 0 > 1")
+BAD_CONDITIONS = ("y = 1", "x +", "x + 1")
+
+
+def exclude(rng: Random, ends: Sequence[int]) -> Exclude:
+    """Events to leave out of partitions that end at `ends`; now and then it can't be done."""
+    ranges = []
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        number = rng.randrange(len(ends) + (not rng.randrange(8)))
+        start = rng.randrange(max(1, ends[number] if number < len(ends) else 1))
+        ranges.append(OffsetRange(partition=number, start=start, end=start + rng.randint(1, 6)))
+    where = None
+    if not ranges or rng.randrange(2):
+        where = rng.choice(CONDITIONS if rng.randrange(10) else BAD_CONDITIONS)
+    return Exclude(where=where, offsets=tuple(ranges))
+
+
 @cache
-def digests(sets: tuple[FeatureSet, ...]) -> dict[str, frozenset[str]]:
+def digests(
+    sets: tuple[FeatureSet, ...], exclusions: tuple[Exclusion, ...] = ()
+) -> dict[str, frozenset[str]]:
     """The bundles that each version needs, as planned one after the other."""
-    plans = plan_versions(list(sets), SOURCE, field_types(SCHEMA))
+    plans = plan_versions(list(sets), SOURCE, field_types(SCHEMA), exclusions)
     return {one.view.version: frozenset(b.digest for b in one.bundles) for one in plans}

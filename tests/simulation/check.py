@@ -8,40 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 
-from streams.control.audit import verify
-from streams.control.codec import decode_ack, decode_audit, decode_control, decode_reply
-from streams.control.machine import FINAL
-from streams.control.records import (
-    Action,
-    AuditEvent,
-    Fenced,
-    Held,
-    ReplyState,
-    RequestRecord,
-    SetRecord,
-    State,
-)
+from streams.control.codec import decode_audit
+from streams.control.records import Held, SetRecord
 from streams.datapath.progress import Progress
 from streams.names import AS_OF, KIND_FIELD, VERSION_FIELD, outlet, set_of
-from streams.runtime.control.acks import is_ack
 from streams.runtime.producer import read_spilled
 from streams.schema.decode import HEADER_BYTES
+from tests.left_out import without
 from tests.reference import Decided, Idle, Pin, Reference, Row, Switch, Toggle, compare
 from tests.simulation import catalog
+from tests.simulation.check_control import check_control, control_records, in_force
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streams.control.records import ControlRecord
+    from streams.control.records import Exclusion
     from streams.datapath.records import OneRecord
+    from streams.definitions.model import FeatureSet
     from tests.simulation.world import World
-
-DECIDED = (AuditEvent.REJECTED, AuditEvent.DRY_RUN, AuditEvent.ACCEPTED)
-ENDED = (
-    ReplyState.REJECTED,
-    ReplyState.COMPLETED,
-    ReplyState.FAILED,
-)
 
 
 def progress_at(world: World, partition: int) -> tuple[int, Progress]:
@@ -62,7 +46,7 @@ def _progress(world: World, metadata: str) -> Progress:
 
 def check(world: World) -> Iterator[str]:
     """Everything that is wrong."""
-    yield from _control(world)
+    yield from check_control(world)
     late: Counter[tuple[str, int, int]] = Counter()
     dead: Counter[tuple[int, int]] = Counter()
     for partition in range(world.partitions):
@@ -103,7 +87,8 @@ def _reference(world: World, partition: int) -> tuple[Reference, list[str]]:
     """The reference model, told what was committed of switches and idleness, where it was."""
     at = (catalog.SOURCE.topic, partition)
     group = world.settings.names.worker_group
-    reference = Reference(world.sets, catalog.FIELDS, max_ahead_ms=catalog.MAX_AHEAD_MS)
+    sets = [*world.sets, *_left_out(world, partition)]
+    reference = Reference(sets, catalog.FIELDS, max_ahead_ms=catalog.MAX_AHEAD_MS)
     records = iter(world.broker.all(at))
     upcoming = next(records, None)
     before, position = Progress(), 0
@@ -144,26 +129,40 @@ def _reference(world: World, partition: int) -> tuple[Reference, list[str]]:
     return reference, problems
 
 
+def _left_out(world: World, partition: int) -> Iterator[FeatureSet]:
+    """What versions are without the events that are left out by any epoch."""
+    for name, found in exclusions(world).items():
+        for at in range(1, len(found) + 1):
+            for one in world.sets:
+                if one.name == name:
+                    yield without(one, found[:at], partition=partition)
+
+
 def _changes(name: str, before: Held, after: Held) -> Iterator[Decided]:
     """What is decided from one epoch to another, in the order in which it holds."""
+    off = {(after.name(it.version), it.feature) for it in after.toggles}
     for toggle in before.toggles:
-        if toggle.feature not in after.off(toggle.version):
-            yield Toggle(
-                feature_set=name, version=toggle.version, feature=toggle.feature, off=False
-            )
+        version = before.name(toggle.version)
+        if (version, toggle.feature) not in off:
+            yield Toggle(feature_set=name, version=version, feature=toggle.feature, off=False)
     for toggle in after.toggles:
         yield Toggle(
             feature_set=name,
-            version=toggle.version,
+            version=after.name(toggle.version),
             feature=toggle.feature,
             off=True,
-            stand_in=toggle.fallback,
+            stand_in=None if toggle.fallback is None else after.name(toggle.fallback),
         )
-    repair = after.corrects == before.serving
-    yield Switch(feature_set=name, version=after.serving, repair=repair)
-    earlier, later = ({pin.version for pin in one.pinned} for one in (before, after))
-    for version in sorted(earlier ^ later):
-        yield Pin(feature_set=name, version=version, pinned=version in later)
+    repair = after.corrects == before.speaker
+    yield Switch(feature_set=name, version=after.speaker, repair=repair)
+    earlier, later = (
+        {pin.version: one.name(pin.version) for pin in one.pinned} for one in (before, after)
+    )
+    for version in sorted(earlier.keys() | later.keys()):
+        if version not in later:
+            yield Pin(feature_set=name, version=version, pinned=False)
+        elif earlier.get(version) != later[version]:
+            yield Pin(feature_set=name, version=later[version], pinned=True)
 
 
 def _feed(world: World, reference: Reference, partition: int, record: OneRecord) -> None:
@@ -234,10 +233,20 @@ def decided(world: World) -> dict[tuple[str, int], Held]:
     """What holds by each epoch, as the control topic has it."""
     first = [one for one in world.sets if one.version == "1.0.0"]
     found = {(one.name, 0): Held(serving=one.version) for one in first}
-    for record in world.broker.all((world.settings.names.control_topic, 0)):
-        body = decode_control(record.value or b"").body
+    for record in control_records(world):
+        body = record.body
         if isinstance(body, SetRecord):
             found[body.feature_set, body.epoch] = body.held
+    return found
+
+
+def exclusions(world: World) -> dict[str, tuple[Exclusion, ...]]:
+    """What each set leaves out in the end, as the control topic has it."""
+    found: dict[str, tuple[Exclusion, ...]] = {}
+    for record in control_records(world):
+        body = record.body
+        if isinstance(body, SetRecord):
+            found[body.feature_set] = in_force(body)
     return found
 
 
@@ -247,107 +256,3 @@ def audit_trail(world: World) -> Iterator[str]:
         one = decode_audit(record.value or b"")
         words = (one.event, one.request_id, one.feature_set, one.version, one.epoch, dict(one.cut))
         yield f"audit {one.seq}: " + " ".join(str(word) for word in words if word)
-
-
-# -- the control path ---------------------------------------------------------------------------
-
-
-def _control(world: World) -> Iterator[str]:
-    names, broker = world.settings.names, world.broker
-    control = [decode_control(r.value or b"") for r in broker.all((names.control_topic, 0))]
-    audit = [decode_audit(r.value or b"") for r in broker.all((names.audit_topic, 0))]
-    replies = [decode_reply(r.value or b"") for r in broker.all((names.replies_topic, 0))]
-    for finding in verify(audit, [one.stamp.audit for one in control]):
-        yield f"audit: {finding.message}"
-    yield from _epochs(control)
-    ended = {(r.origin.offset, r.state) for r in replies}
-    told = {record.detail.rpartition("@")[2] for record in audit}
-    for record in broker.all((names.rollback_topic, 0)):
-        if str(record.offset) not in told:
-            yield f"request at {record.offset} is not in the audit trail"
-        answers = [state for offset, state in ended if offset == record.offset]
-        if not answers:
-            yield f"request at {record.offset} was not answered"
-    verdicts = Counter(r.request_id for r in audit if r.event in DECIDED and r.request_id)
-    for request_id, count in verdicts.items():
-        unreadable = sum(
-            1
-            for r in audit
-            if r.request_id == request_id
-            and r.event is AuditEvent.REJECTED
-            and r.feature_set is None
-        )
-        if count - unreadable > 1:
-            yield f"request {request_id} was decided {count} times"
-    last: dict[str, RequestRecord] = {}
-    for one in control:
-        if isinstance(one.body, RequestRecord) and one.body.request_id:
-            last[one.body.request_id] = one.body
-    for request_id, ended_as in last.items():
-        if ended_as.state not in FINAL:
-            yield f"request {request_id} ended as {ended_as.state}"
-    yield from _cuts(world, last)
-
-
-def _epochs(control: list[ControlRecord]) -> Iterator[str]:
-    known: dict[str, SetRecord] = {}
-    for one in control:
-        body = one.body
-        if not isinstance(body, SetRecord):
-            continue
-        before = known.get(body.feature_set)
-        if before is not None:
-            step = body.epoch - before.epoch
-            if step not in (0, 1):
-                yield f"{body.feature_set} went from epoch {before.epoch} to {body.epoch}"
-            if step == 0 and (body.serving, body.pinned) != (before.serving, before.pinned):
-                yield f"{body.feature_set} changed what holds in epoch {body.epoch}"
-        live = body.live_version(body.serving)
-        if live is None:
-            yield f"{body.feature_set}@{body.serving} serves and is not live"
-        new = before is not None and body.serving != before.serving
-        if new and live is not None and not live.ready:
-            yield f"{body.feature_set}@{body.serving} serves and is not ready"
-        for version in body.held.versions:
-            if body.live_version(version) is None:
-                yield f"{body.feature_set}@{version} is needed and is not live"
-        if body.serving in body.retired:
-            yield f"{body.feature_set}@{body.serving} serves and is retired"
-        known[body.feature_set] = body
-
-
-def _cuts(world: World, last: dict[str, RequestRecord]) -> Iterator[str]:
-    """A completed switch says where each partition was fenced, as its owner said."""
-    names, broker = world.settings.names, world.broker
-    fences: dict[tuple[str, int, int], int] = {}
-    correcting: set[tuple[str, int, int]] = set()
-    for record in broker.all((names.acks_topic, 0)):
-        if not is_ack(record.headers):
-            continue
-        ack = decode_ack(record.value or b"")
-        if isinstance(ack, Fenced):
-            key = (ack.feature_set, ack.epoch, ack.partition)
-            again = key in correcting and ack.corrections is not None
-            if again:  # the corrections that it led to are made
-                correcting.discard(key)
-            elif ack.corrections is None:
-                correcting.add(key)
-            if key in fences and (not again or fences[key] != ack.offset):
-                yield f"epoch {ack.epoch} of {ack.feature_set} was fenced twice"
-            fences[key] = ack.offset
-    for request_id, done in last.items():
-        if done.state is not State.COMPLETED or done.epoch is None or done.request is None:
-            continue
-        if done.request.action is Action.SNAPSHOT:
-            continue  # the epoch in which it was asked for
-        name = done.request.feature_set
-        if set(done.cut) != set(range(world.partitions)):
-            yield f"request {request_id} was completed with the cut {dict(done.cut)}"
-        for partition, offset in done.cut.items():
-            known = {
-                at
-                for (one, epoch, p), at in fences.items()
-                if one == name and p == partition and epoch >= done.epoch
-            }
-            if offset not in known:
-                yield f"request {request_id}: no fence of partition {partition} at {offset}"

@@ -30,14 +30,12 @@ from streams.runtime.obedience import Obedience, acknowledged
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.roster import Roster, roster
 from tests.simulation.broker import Broker
+from tests.simulation.exclude_defects import DEFECTS, Patch
 from tests.simulation.loop import Process
 from tests.simulation.store import Bundle
 
 if TYPE_CHECKING:
     from streams.datapath.batch import Batch
-
-Patch = tuple[Any, str, Any]
-"""What is replaced: an object, the name of its attribute, and what stands there instead."""
 
 BREAKS: dict[str, Callable[[], list[Patch]]] = {}
 """Defects by name; their docstrings say what they are."""
@@ -354,3 +352,9 @@ def _two_in_flight() -> list[Patch]:
         return (reason for reason in still_true(self) if reason.code != Code.IN_FLIGHT)
 
     return [(_Checks, "still_true", unaware)]
+
+
+# -- leaving events out -------------------------------------------------------------------------
+
+for _make in DEFECTS:
+    _defect(_make)

@@ -47,7 +47,8 @@ class Part:
 
     digests: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
-    transitions: set[tuple[str, str]] = field(default_factory=set)
+    transitions: set[str] = field(default_factory=set)
+    excludes: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     seeds: int = 0
 
@@ -56,6 +57,7 @@ class Part:
         self.digests += other.digests
         self.failures += other.failures
         self.transitions |= other.transitions
+        self.excludes.update(other.excludes)
         self.points.update(other.points)
         self.seeds += other.seeds
 
@@ -69,7 +71,7 @@ def run_part(first: int, count: int, defect: str | None) -> Part:
     gc.freeze()
     with in_simulation(defect) as visited:
         for seed in range(first, first + count):
-            outcome = simulate(seed)
+            outcome = simulate(seed, visited)
             part.seeds += 1
             part.digests.append(outcome.digest)
             part.points.update(outcome.points)
@@ -84,7 +86,7 @@ def run_part(first: int, count: int, defect: str | None) -> Part:
                 )
                 if defect:
                     break
-    part.transitions = visited
+    part.transitions, part.excludes = visited.transitions, visited.excludes
     return part
 
 
@@ -116,7 +118,7 @@ def wanted_transitions() -> list[str]:
     from streams.control.machine import TABLE
 
     return [
-        _name(state.value, event.value)
+        f"{state.value}: {event.value}"
         for (state, event), transition in TABLE.items()
         if not transition.ignored
     ]
@@ -132,13 +134,11 @@ def wanted_points() -> list[str]:
     return [*named, *(f"after {event}" for event in DECIDED), *OTHERS]
 
 
-def _name(state: str, event: str) -> str:
-    return f"{state}: {event}"
-
-
 def report(whole: Part, first: int, seconds: float) -> dict[str, Any]:
     """What is printed of a run."""
-    transitions = sorted(_name(*one) for one in whole.transitions)
+    from tests.simulation.excludes import WANTED
+
+    transitions = sorted(whole.transitions)
     return {
         "seeds": whole.seeds,
         "first": first,
@@ -147,6 +147,8 @@ def report(whole: Part, first: int, seconds: float) -> dict[str, Any]:
         "digest": hashlib.sha256("".join(whole.digests).encode()).hexdigest(),
         "transitions": transitions,
         "missing_transitions": sorted(set(wanted_transitions()) - set(transitions)),
+        "excludes": dict(sorted(whole.excludes.items())),
+        "missing_excludes": sorted(set(WANTED) - set(whole.excludes)),
         "points": dict(sorted(whole.points.items())),
         "missing_points": sorted(set(wanted_points()) - set(whole.points)),
         "failures": whole.failures[:FAILURES_SHOWN],
@@ -182,7 +184,7 @@ def main(
         print(json.dumps(found))
     else:
         _print(found)
-    missing = found["missing_transitions"] or found["missing_points"]
+    missing = any(found[f"missing_{name}"] for name in ("transitions", "excludes", "points"))
     raise typer.Exit(1 if whole.failures or (missing and seeds >= ENOUGH) else 0)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
 from streams.control.codec import Kind, decode_control, encode
-from streams.control.records import Action, Request
+from streams.control.records import Action, Exclusion, Request
+from streams.control.requests import request_fields
 from streams.control.state import ControlState
+from streams.errors import InvalidInputError
 from streams.runtime.control.schemas import topic_of
 from streams.runtime.crashpoints import ARCHIVE_POINTS, POINTS
 from tests.simulation import catalog
@@ -18,6 +22,9 @@ from tests.simulation.check import progress_at
 from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.control.records import Exclude
     from streams.definitions.model import FeatureSet
     from tests.simulation.world import World
 
@@ -38,6 +45,9 @@ class Scenario:
         self._rng = world.rng
         self._names = world.settings.names
         self._asked = 0
+        self._upcoming: list[Callable[[], None]] = []
+        """Requests that are to come one after the other."""
+        self._excludes: list[Exclude] = []
         self._state = ControlState()
         self._folded = 0
 
@@ -87,6 +97,9 @@ class Scenario:
                     self._ask(Action.ACTIVATE, one.version)
                 continue
             self._any_request()
+            while self._upcoming:
+                self._upcoming.pop(0)()
+                await asyncio.sleep(rng.choice((0.2, 1.0, 2.0, 4.0)))
         if waiting:
             self._world.publish(*waiting)
 
@@ -95,7 +108,7 @@ class Scenario:
     def _any_request(self) -> None:
         rng = self._rng
         version = rng.choice([one.version for one in self._world.sets if one.name == "a"])
-        match rng.randrange(24):
+        match rng.randrange(26):
             case 0:
                 self._write(rng.choice((b"{", b"", b"\x00\x00\x00\x00\x63x", b'{"request_id": 3}')))
             case 1:
@@ -118,6 +131,8 @@ class Scenario:
                 self._toggle(rng.choice((None, version)))
             case 14 if rng.randrange(2):
                 self._ask(Action.SNAPSHOT, None)
+            case 24 | 25:
+                self._exclude_among_others(version)
             case 14 | 15:
                 self._ask(rng.choice((Action.PIN, Action.PIN, Action.UNPIN)), version)
             case _:
@@ -134,6 +149,64 @@ class Scenario:
             enabled=enabled,
             fallback=None if enabled else rng.choice((None, "previous")),
         )
+
+    def _exclude_among_others(self, version: str) -> None:
+        """Leave events out of what may be pinned or switched off, and go on without them."""
+        rng, coming = self._rng, self._upcoming
+        activate = partial(self._ask, Action.ACTIVATE, version, repair=not rng.randrange(3))
+        pin = partial(self._ask, Action.PIN, rng.choice(("1.0.0", version)))
+        toggle = partial(self._toggle, None)
+        exclude = partial(self._exclude, rng.choice((None, None, version)))
+        stand_in = partial(
+            self._ask, Action.TOGGLE, None, feature="n", enabled=False, fallback="previous"
+        )
+        before = rng.choice(
+            (
+                (),
+                (),
+                (),
+                (pin,),
+                (activate, pin),
+                (toggle,),
+                (activate, stand_in),
+                (activate, stand_in),
+            )
+        )
+        roll_back = partial(self._ask, Action.ROLLBACK, None, repair=not rng.randrange(3))
+        ways = ((), (activate,), (roll_back,), (pin,), (toggle,), (exclude, roll_back))
+        after = rng.choice((*[(exclude,)] * 3, *ways))
+        coming += [*before, exclude, *after]
+
+    def _exclude(self, target: str | None) -> None:
+        """Leave events out, sometimes those of an earlier request."""
+        rng, world = self._rng, self._world
+        ends = [
+            world.broker.end((catalog.SOURCE.topic, number)) for number in range(world.partitions)
+        ]
+        exclude = catalog.exclude(rng, ends)
+        if self._excludes and not rng.randrange(4):
+            exclude = rng.choice(self._excludes)
+        self._excludes.append(exclude)
+        if not rng.randrange(8):
+            self._refuse_without(exclude)
+        self._ask(Action.ROLLBACK, target, exclude=exclude, dry_run=not rng.randrange(10))
+        match rng.randrange(10):
+            case 0:
+                self._ask(Action.CANCEL, None, cancels=f"r{self._asked}")
+            case 1:
+                self._ask(Action.ACTIVATE, rng.choice(("1.0.0", "2.0.0")))
+            case _:
+                pass
+
+    def _refuse_without(self, exclude: Exclude) -> None:
+        """The disk has no room for what this set is without these events."""
+        route = self._fold().sets.get("a")
+        before = () if route is None else route.in_force
+        news = Exclusion(number=1 << 30, where=exclude.where, offsets=exclude.offsets)
+        sets = tuple(one for one in self._world.sets if one.name == "a")
+        with suppress(InvalidInputError):
+            found = catalog.digests(sets, (*before, news))
+            self._world.faults.refused_bundles |= frozenset().union(*found.values())
 
     def _ask(self, action: Action, target: str | None, **given: Any) -> None:
         rng, world = self._rng, self._world
@@ -152,12 +225,8 @@ class Scenario:
             **given,
         )
         if rng.randrange(3):
-            fields = {
-                name: getattr(request, name)
-                for name in Request.__dataclass_fields__
-                if getattr(request, name) is not None
-            }
-            value = json.dumps(fields).encode()
+            fields = request_fields(request)
+            value = json.dumps({k: one for k, one in fields.items() if one is not None}).encode()
         else:
             subject = f"{topic_of(self._names, Kind.REQUEST)}-value"
             held = world.registry.subjects.get(subject)

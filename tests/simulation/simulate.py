@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,9 @@ from streams.runtime.control import coordination, published, tail
 from streams.runtime.warming import Warming
 from tests.simulation import clients
 from tests.simulation.check import audit_trail, check
+from tests.simulation.check_control import control_records
 from tests.simulation.defects import BREAKS
+from tests.simulation.excludes import met
 from tests.simulation.faults import WARMING
 from tests.simulation.loop import SimTask
 from tests.simulation.scenario import Scenario
@@ -39,25 +42,34 @@ _MEMORY = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), Non
 
 @dataclass
 class Outcome:
-    """What became of a seed. `transitions` and `points` are what was visited."""
+    """What became of a seed. `points` are what was visited."""
 
     seed: int
     problems: list[str]
     digest: str
     trace: list[str]
-    transitions: set[tuple[str, str]] = field(default_factory=set)
-    points: dict[str, int] = field(default_factory=dict)
+    points: dict[str, int]
+
+
+@dataclass
+class Visited:
+    """What requests have been through: transitions, and what there is of leaving events out."""
+
+    transitions: set[str] = field(default_factory=set)
+    excludes: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
-def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
-    """The product on fakes, with a defect if one is named. Gives the transitions that are
-    visited from then on."""
-    visited: set[tuple[str, str]] = set()
+def in_simulation(defect: str | None = None) -> Iterator[Visited]:
+    """The product on fakes, with a defect if one is named. Gives what is visited from then on."""
+    visited = Visited()
     move = Draft.move
 
     def noted(self: Draft, record: Any, event: Any, **given: Any) -> None:
-        visited.add((record.state.value, event.value))
+        name = f"{record.state.value}: {event.value}"
+        visited.transitions.add(name)
+        if record.request is not None and record.request.exclude is not None:
+            visited.excludes[name] += 1
         move(self, record, event, **given)
 
     warm = Warming._open
@@ -101,8 +113,8 @@ def in_simulation(defect: str | None = None) -> Iterator[set[tuple[str, str]]]:
         logging.disable(level)
 
 
-def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
-    """Run one seed. Needs `in_simulation`."""
+def simulate(seed: int, visited: Visited) -> Outcome:
+    """Run one seed. Needs `in_simulation`, which gives `visited`."""
     SimTask.numbers = itertools.count()
     directory = Path(tempfile.mkdtemp(prefix="rewindow-simulation-", dir=_MEMORY))
     world = World(seed, directory)
@@ -112,6 +124,7 @@ def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
             if not world.problems:
                 for problem in check(world):
                     world.problem(problem)
+        visited.excludes.update(met(control_records(world)))
         for life in world.lives:
             if life.stats.restored:
                 world.faults.seen["restored"] += life.stats.restored
@@ -122,7 +135,6 @@ def simulate(seed: int, visited: set[tuple[str, str]] | None = None) -> Outcome:
             problems=list(world.problems),
             digest=world.digest(),
             trace=list(world.trace),
-            transitions=visited or set(),
             points=dict(world.faults.seen),
         )
     finally:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from streams.definitions.model import Feature, FeatureSet, Function
 from tests.expected import Distinct, Exactly, Frequent, Near, Ranked, expect, nothing
 from tests.property.strategies import FIELDS as GENERATED_FIELDS
 from tests.property.strategies import keyed_streams, rekeyed_streams, several_sets
-from tests.reference import Event, Idle, Marker, Reference, Row, compare
+from tests.reference import Event, Idle, Marker, Pin, Reference, Row, Switch, compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -250,6 +252,50 @@ class TestDeadRecords:
             (3, "missing_entity"),
         ]
         assert reference.watermark_ms == 1_000_010
+
+    def test_what_a_filter_takes_out_needs_no_entity(self) -> None:
+        records = [event(0, 1, who=None, x=1), event(1, 2, who=None, x=3)]
+        assert run(feature_set(where="x > 2"), records).dead == [(1, "missing_entity")]
+
+
+class TestLeavingOut:
+    @pytest.fixture
+    def reference(self) -> Reference:
+        """T=10 is said to hold two; without `x > 2` it holds one of `a`, and none of `b`."""
+        full = feature_set()
+        records = [event(0, 1, x=1), event(1, 2, x=3), event(2, 3, who="b", x=3), event(3, 11, x=3)]
+        cleaned = replace(full, version="1.0.0~7", where="x <= 2")
+        return Reference([full, cleaned], FIELDS).feed_all(records)
+
+    def test_what_a_version_has_said_is_corrected_again_after_events_are_left_out(
+        self, reference: Reference
+    ) -> None:
+        for version in ("1.0.0~7", "1.0.0"):
+            reference.feed(Switch(feature_set="set", version=version, repair=True))
+        counts = {
+            entity: [one.values["f"] for one in found]
+            for (_, (entity,), as_of), found in reference.corrections.items()
+            if as_of == 10
+        }
+        assert counts == {"a": [Exactly(1), Exactly(2)], "b": [Exactly(0), Exactly(1)]}
+
+    def test_a_pin_goes_on_without_the_events(self, reference: Reference) -> None:
+        reference.feed(Pin(feature_set="set", version="1.0.0", pinned=True))
+        reference.feed_all([event(4, 12, x=1), event(5, 13, who="c", x=3), event(6, 21, x=1)])
+        reference.feed(Pin(feature_set="set", version="1.0.0~7", pinned=True))
+        reference.feed(event(7, 31))
+        said = {
+            (entity, as_of): (vector.kind, vector.values["f"])
+            for (name, (entity,), as_of), vector in reference.vectors.items()
+            if name == "set@1.0.0"
+        }
+        assert said == {
+            ("a", 20): ("final", Exactly(2)),
+            ("b", 20): ("empty", Exactly(0)),
+            ("c", 20): ("final", Exactly(1)),
+            ("a", 30): ("final", Exactly(1)),
+            ("c", 30): ("empty", Exactly(0)),
+        }
 
 
 class TestAggregates:
