@@ -15,8 +15,10 @@ from streams.datapath.corrections import planned
 from streams.datapath.partials import Partials, _kept
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.versions import Versions
+from streams.definitions.exclusions import NEVER, Exclude
 from streams.runtime import owner as owner_module
 from streams.runtime import streams as streams_module
+from streams.runtime.replay import Replay
 from streams.runtime.roster import Roster, roster
 from streams.runtime.streams import _plans
 
@@ -126,6 +128,19 @@ def _only_the_target_awaited() -> list[Patch]:
     return [(SetRecord, "preparing", target_only)]
 
 
+def _former_too_far() -> list[Patch]:
+    """What leaves events out begins with a checkpoint that has them in it."""
+
+    async def anywhere(self: Replay, exclusions: Any, start: int, end: int) -> list[int]:
+        del self, start
+        return [end] * len(exclusions)
+
+    return [
+        (Exclude, "first_offset", lambda *_: NEVER),
+        (Replay, "clean_below", anywhere),
+    ]
+
+
 DEFECTS = (
     _exclusions_forgotten,
     _excluded_one_replayed,
@@ -134,4 +149,5 @@ DEFECTS = (
     _not_corrected,
     _pin_keeps_events,
     _only_the_target_awaited,
+    _former_too_far,
 )

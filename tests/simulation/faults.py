@@ -39,6 +39,7 @@ OTHERS = (
     "lost request",
     "rebalance",
     "restored",
+    "restored by another name",
     "slow reader",
     "struck",
     "zombie",

@@ -84,7 +84,12 @@ class Bundle(MemoryStore):
         made = cls(disk, path, layout, before_ingest)
         held = path / FILE
         if held.exists():
-            made._rows, made._meta = disk.flushed[int(held.read_text())]
+            rows, made._meta = disk.flushed[int(held.read_text())]
+            names = layout.empty().columns
+            if rows.columns != names:  # rows hold values in their order, and no names
+                process.host.faults.did("restored by another name")
+                rows = rows.rename(dict(zip(rows.columns, names, strict=True)))
+            made._rows = rows
         return made
 
     def write(self, rows: pl.DataFrame, meta: Meta) -> None:

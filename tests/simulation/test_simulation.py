@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert one["digest"] == other["digest"] != different["digest"]
 
 
-@pytest.mark.parametrize("defect", ["c-not-inherited", "lost-ack", "exclusions-forgotten"])
+@pytest.mark.parametrize("defect", ["c-not-inherited", "lost-ack", "excluded-one-replayed"])
 def test_a_planted_defect_is_found(defect: str) -> None:
     code, report = run("--break", defect, "--seeds", "100")
     assert (code, report["found"]) == (0, True)
