@@ -146,8 +146,11 @@ class Reference:
 
     @property
     def doubtful(self) -> set[VectorKey]:
-        """Corrections that only come if the version that took over was live early enough."""
-        return {key for one in self._sets for key in one.doubtful}
+        """Corrections of a set that only come if the version that took over was live early
+        enough; of a pin, each `empty` that only comes if what it had before is still there."""
+        said: list[SetModel | PinModel] = [*self._sets]
+        said += [pin for one in self._sets for pin in one.all_pins]
+        return {key for one in said for key in one.doubtful}
 
     @property
     def closed_through_ms(self) -> dict[str, int | None]:

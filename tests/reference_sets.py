@@ -160,6 +160,8 @@ class PinModel:
         self.definition = version.definition
         self.vectors: dict[VectorKey, Vector] = {}
         self.closed_through_ms: int | None = None
+        self.doubtful: set[VectorKey] = set()
+        """Each `empty` as of its first T: it comes if panes before that window are still there."""
         self._version = self._closed_by = version.copied()
         if watermark_ms is not None:
             every = self.definition.every_ms
@@ -167,6 +169,7 @@ class PinModel:
             if closed_ms is not None:
                 limit_ms = max(limit_ms, closed_ms)
             self.closed_through_ms = limit_ms // every * every
+        self._began_ms = self.closed_through_ms
 
     def apply(self, event: Event, event_time_ms: int, floor_ms: int | None) -> None:
         self._version.apply(event, event_time_ms, floor_ms)
@@ -206,8 +209,10 @@ class PinModel:
 
     def _say(self, as_of: int, vectors: Mapping[Entity, Vector]) -> None:
         for entity, vector in vectors.items():
-            said = self._version.said(entity, as_of, vector)
-            self.vectors[(self.name, entity, as_of)] = said
+            key = (self.name, entity, as_of)
+            self.vectors[key] = self._version.said(entity, as_of, vector)
+            if vector.kind == "empty" and as_of - self.definition.every_ms == self._began_ms:
+                self.doubtful.add(key)
 
 
 def _published(version: str) -> str:
