@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from streams.definitions.store import read_definitions
-from streams.errors import UnreachableError
+from streams.errors import RewindowError, UnreachableError
 from streams.runtime.control.acks import ack_records
+from streams.runtime.streams import missing
+from streams.runtime.topics import prepare_topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from streams.runtime.streams import Stream, StreamBook
 
 PAUSE_S = 1.0
+TOPICS_EVERY_S = 5.0
+"""How often to look for a topic that does not exist yet."""
+
+OnStreams = Callable[[Sequence["Stream"]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -57,25 +64,35 @@ class Orders:
         self._sets: Mapping[str, SetRecord] = {}
         self._asked: Sequence[RequestRecord] = ()
         self._turn = asyncio.Lock()
+        self._warned: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
         self._owners: Callable[[], Iterable[Obedient]] = tuple
         self._on_broken: Callable[[Obedient, Exception], None] | None = None
+        self._on_streams: OnStreams | None = None
 
     def connect(
         self,
         owners: Callable[[], Iterable[Obedient]],
         on_broken: Callable[[Obedient, Exception], None],
+        on_streams: OnStreams | None = None,
     ) -> None:
-        """`owners` are told of news; `on_broken` hears of one that could not obey."""
+        """`owners` are told of news; `on_broken` hears of one that could not obey; `on_streams`
+        gets all streams each time when some may have been added."""
         self._owners = owners
         self._on_broken = on_broken
+        self._on_streams = on_streams
 
     # -- what is known --------------------------------------------------------------------------
 
     def stream(self, topic: str) -> Stream:
         """The stream as it is published by now."""
         return self._book.stream(topic)
+
+    @property
+    def definitions_offset(self) -> int:
+        """All definitions below it are known here."""
+        return self._book.definitions_offset
 
     def route(self, feature_set: str) -> SetRecord | None:
         """What is decided about a set; None: nothing yet, its first version serves."""
@@ -132,9 +149,11 @@ class Orders:
     async def _follow(self) -> None:
         told = self.next_offset
         while True:
-            await self._routes.changed(told)
+            await self._news(told)
             try:
                 await self._catch_up()
+                if self._on_streams is not None:
+                    await self._on_streams(self._book.streams)
             except UnreachableError as error:
                 log.warning("reading definitions again: %s", error)
                 await asyncio.sleep(PAUSE_S)
@@ -146,6 +165,12 @@ class Orders:
             for owner in self._owners():
                 self.tell(owner)
 
+    async def _news(self, told: int) -> None:
+        """Wait for a decision, and no longer than a while where a topic may appear."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TOPICS_EVERY_S if self._book.waiting else None):
+                await self._routes.changed(told)
+
     async def _catch_up(self, definitions_offset: int = 0) -> None:
         async with self._turn:
             state = self._routes.state
@@ -156,5 +181,23 @@ class Orders:
             if needed > self._book.definitions_offset:
                 read = partial(read_definitions, self._settings, at_least_offset=needed)
                 self._book.take(await asyncio.to_thread(read))
+            if self._book.waiting:
+                await self._look_for_topics()
             self._book.exclude({name: one.exclusions for name, one in sets.items()})
             self._sets, self._asked, self.next_offset = sets, asked, offset
+
+    async def _look_for_topics(self) -> None:
+        """What new streams wait for. Others go on, whatever becomes of that."""
+        prepare = partial(prepare_topics, self._settings, self._book.definitions)
+        try:
+            self._book.found(await asyncio.to_thread(prepare))
+        except RewindowError as error:
+            self._warn(f"new streams wait: {error}")
+            return
+        for stream, source in self._book.waiting.items():
+            self._warn(f"stream {stream} waits: {missing(source)}")
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning(message)

@@ -30,7 +30,7 @@ from streams.runtime.owner import PartitionOwner, fatal
 from streams.runtime.producer import PartitionProducer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from faust.types import TP
 
@@ -69,14 +69,13 @@ class Ownership:
         self,
         context: Context,
         orders: Orders,
-        streams: Sequence[Stream],
         *,
         on_failure: Callable[[BaseException], None],
         crash: CrashPoints,
     ) -> None:
         self._context = context
         self._orders = orders
-        self._streams = {stream.topic: stream for stream in streams}
+        self._streams: dict[str, Stream] = {}
         self._on_failure = on_failure
         self._crash = crash
         self._owners: dict[TP, PartitionOwner] = {}
@@ -91,6 +90,15 @@ class Ownership:
     def connect(self, reclaim: Callable[[set[TP]], Awaitable[None]]) -> None:
         """`reclaim` makes the transport claim partitions again, with a seek after it."""
         self._reclaim = reclaim
+
+    def add(self, stream: Stream) -> None:
+        """From now on its partitions are claimed, too."""
+        self._streams[stream.topic] = stream
+
+    @property
+    def topics(self) -> Collection[str]:
+        """Those of the streams here."""
+        return self._streams.keys()
 
     # -- what the transport asks ----------------------------------------------------------------
 
@@ -174,7 +182,7 @@ class Ownership:
             positions = await self._context.run(partial(self._starts, new))
             for tp in new:
                 progress = Progress(
-                    definitions_offset=self._context.definitions_offset, start=positions[tp]
+                    definitions_offset=self._orders.definitions_offset, start=positions[tp]
                 )
                 found[tp] = _Start(position=positions[tp], progress=progress, fresh=True)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 
     from streams.config import Settings
     from streams.definitions.exclusions import Exclusion
+    from streams.definitions.model import Source
     from streams.definitions.store import Definitions, PublishedSet, PublishedSource
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,34 +85,31 @@ class Stream:
 
 
 class StreamBook:
-    """The streams of an app, as they were published when the worker started.
+    """The streams of an app.
 
-    New versions and new sets of these streams are added as they are published, and what they are
-    where events are left out as that is decided; sets of other streams wait for a start.
+    Versions, sets and streams are added as they are published, and what versions are where events
+    are left out as that is decided. A stream waits for its source's topic to exist.
     """
 
     def __init__(
         self, settings: Settings, definitions: Definitions, topics: Mapping[str, SourceTopic]
     ) -> None:
-        """`topics` are the sources' topics by name. Raises `RewindowError` if one is missing."""
+        """`topics` are the sources' topics by name. Raises `RewindowError` if all are missing."""
+        self.waiting: Mapping[str, Source] = {}
+        """Streams that can't be read yet, with the source whose topic each one waits for."""
         self._settings = settings
         self._definitions = definitions
+        self._topics = dict(topics)
         self._exclusions: dict[tuple[str, int], tuple[Exclusion, ...]] = {}
         """By set and number of an exclusion: it, and those before it."""
-        versions = _versions(settings, definitions)
-        by_stream: dict[str, list[str]] = {}
-        for name in versions:
-            stream = next(iter(versions[name].values())).plan.stream
-            by_stream.setdefault(stream, []).append(name)
-        made = (
-            _stream(settings, name, definitions, {one: versions[one] for one in sets}, topics)
-            for name, sets in by_stream.items()
-        )
-        self._streams = {stream.topic: stream for stream in made}
-        self._left_out: set[str] = set()
+        self._streams: dict[str, Stream] = {}
+        self._renew()
+        for source in () if self._streams else self.waiting.values():
+            raise RewindowError(f"{missing(source)}, and start the worker again")
 
     @property
     def streams(self) -> list[Stream]:
+        """Those that can be read by now."""
         return list(self._streams.values())
 
     def stream(self, topic: str) -> Stream:
@@ -123,15 +117,25 @@ class StreamBook:
         return self._streams[topic]
 
     @property
+    def definitions(self) -> Definitions:
+        """All that is in the book."""
+        return self._definitions
+
+    @property
     def definitions_offset(self) -> int:
         """All definitions below it are in the book."""
         return self._definitions.next_offset
 
     def take(self, definitions: Definitions) -> None:
-        """Add what has been published since; sets of other streams are left out, and told."""
+        """Add what has been published since; a new stream waits for its `found`."""
         if definitions.next_offset >= self.definitions_offset:
             self._definitions = definitions
             self._renew()
+
+    def found(self, topics: Mapping[str, SourceTopic]) -> None:
+        """These topics of sources exist by now: streams that wait for them can be read."""
+        self._topics.update(topics)
+        self._renew()
 
     def exclude(self, exclusions: Mapping[str, Sequence[Exclusion]]) -> None:
         """Add what versions are where events are left out; `exclusions` are by set.
@@ -155,25 +159,53 @@ class StreamBook:
             if name in known:
                 cleaned = _without(definitions, name, exclusions, known[name])
                 known[name] = {**known[name], **cleaned}
-        streams = {name: next(iter(known[name].values())).plan.stream for name in known}
+        by_stream = _by_stream(known)
         here = {stream.name for stream in self._streams.values()}
-        for name in sorted(known.keys() - self._left_out):
-            if streams[name] not in here:
-                self._left_out.add(name)
-                log.warning(
-                    "set %s reads stream %s, which no set has read when this worker started: "
-                    "start the workers again to serve it",
-                    name,
-                    streams[name],
-                )
+        waiting: dict[str, Source] = {}
+        for name in sorted(by_stream.keys() - here):
+            plan = _any_plan(by_stream[name])
+            topic = plan.source.topic
+            if topic in self._topics:
+                made = self._stream(name, by_stream[name], plan, self._topics[topic])
+                self._streams[made.topic] = made
+            else:
+                waiting[name] = plan.source
+        self.waiting = waiting
         for topic, stream in self._streams.items():
-            stream.sets.update(
-                {name: one for name, one in known.items() if streams[name] == stream.name}
-            )
+            stream.sets.update(by_stream[stream.name])
             published = definitions.sources[stream.published.source.name]
             self._streams[topic] = replace(
                 stream, published=published, fields=field_types(published.schema)
             )
+
+    def _stream(
+        self, name: str, sets: dict[str, Mapping[str, Version]], plan: Plan, topic: SourceTopic
+    ) -> Stream:
+        settings, published = self._settings, self._definitions.sources[plan.source.name]
+        source, entity = published.source, tuple(plan.view.entity)
+        rekeyed = plan.rekeyed
+        return Stream(
+            name=name,
+            topic=settings.names.stream_topic(source.name, entity) if rekeyed else source.topic,
+            partitions=stream_partitions(settings, source, entity, topic.partitions),
+            source_partitions=topic.partitions if rekeyed else 0,
+            published=published,
+            fields=field_types(published.schema),
+            entity=plan.view.entity,
+            sets=sets,
+        )
+
+
+def missing(source: Source) -> str:
+    """What to do about a source's topic that is not there."""
+    return (
+        f"topic {source.topic} of source {source.name} does not exist: create it, or let its "
+        "producer do so"
+    )
+
+
+def _any_plan(sets: Mapping[str, Mapping[str, Version]]) -> Plan:
+    return next(version.plan for versions in sets.values() for version in versions.values())
 
 
 def _versions(settings: Settings, definitions: Definitions) -> dict[str, Mapping[str, Version]]:
@@ -185,6 +217,16 @@ def _versions(settings: Settings, definitions: Definitions) -> dict[str, Mapping
         }
         for name in sorted(definitions.sets)
     }
+
+
+def _by_stream(
+    versions: Mapping[str, Mapping[str, Version]],
+) -> dict[str, dict[str, Mapping[str, Version]]]:
+    """The sets of each stream, by its name."""
+    found: dict[str, dict[str, Mapping[str, Version]]] = {}
+    for name, one in versions.items():
+        found.setdefault(_any_plan({name: one}).stream, {})[name] = one
+    return found
 
 
 def _without(
@@ -211,35 +253,6 @@ def _plans(
         source.source,
         field_types(source.schema),
         exclusions,
-    )
-
-
-def _stream(
-    settings: Settings,
-    name: str,
-    definitions: Definitions,
-    sets: dict[str, Mapping[str, Version]],
-    topics: Mapping[str, SourceTopic],
-) -> Stream:
-    first = next(version.plan for versions in sets.values() for version in versions.values())
-    published = definitions.sources[first.source.name]
-    source = published.source
-    topic = topics.get(source.topic)
-    if topic is None:
-        raise RewindowError(
-            f"topic {source.topic} of source {source.name} does not exist: create it, or let "
-            "its producer do so, and start the worker again"
-        )
-    entity = tuple(first.view.entity)
-    return Stream(
-        name=name,
-        topic=settings.names.stream_topic(source.name, entity) if first.rekeyed else source.topic,
-        partitions=stream_partitions(settings, source, entity, topic.partitions),
-        source_partitions=topic.partitions if first.rekeyed else 0,
-        published=published,
-        fields=field_types(published.schema),
-        entity=first.view.entity,
-        sets=sets,
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from faust.transport.conductor import Conductor as FaustConductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 
@@ -269,8 +270,15 @@ def kafka_config(app: AppT) -> Mapping[str, Any]:
     return config
 
 
+class Conductor(FaustConductor):
+    """Faust's, which waits long after a change of its topics for more of them."""
+
+    _resubscribe_sleep_lock_seconds = 0.2
+
+
 class Transport(driver.Transport):
     """Registered as `rewindow://`."""
 
+    Conductor: ClassVar[type[Conductor]] = Conductor
     Consumer: ClassVar[type[Consumer]] = Consumer
     Producer: ClassVar[type[Producer]] = Producer

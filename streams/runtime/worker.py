@@ -7,47 +7,43 @@ import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import faust
 from faust.serializers import codecs
 from faust.tables.manager import TableManager
 from faust.types import TP
-from mode import Service
 
 from streams.clock import Clock, SystemClock
 from streams.definitions.store import Definitions, read_definitions
-from streams.definitions.topics import SourceTopic, app_topics
+from streams.definitions.topics import SourceTopic
 from streams.errors import RewindowError
-from streams.kafka import Admin, aiokafka_config, ensure_topics
+from streams.kafka import aiokafka_config
 from streams.runtime.context import Context, Limits
 from streams.runtime.control.coordination import Parts
 from streams.runtime.control.routes import Routes
 from streams.runtime.control.schemas import register_schemas
 from streams.runtime.control.service import CoordinatorService
 from streams.runtime.crashpoints import CrashPoints
-from streams.runtime.idleness import IdleWatcher
 from streams.runtime.instance import Instance, hold_instance
 from streams.runtime.membership import HEARTBEAT_S, SESSION_TIMEOUT_S
 from streams.runtime.offsets import Offsets
 from streams.runtime.orders import Orders
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.ownership import Ownership
-from streams.runtime.rekey import RekeyStage
+from streams.runtime.readers import IDENTITY, App, Readers
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.snapshots import Snapshots
 from streams.runtime.stats import Stats
 from streams.runtime.streams import SetOutput, Stream, StreamBook
+from streams.runtime.topics import prepare_topics
 from streams.runtime.transport import Consumer
 from streams.schema.registry import Registry
 from streams.state.bundle import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from streams.config import Settings
-    from streams.runtime.transport import Fetched
 
 FETCH_BYTES = 4 * 1024 * 1024
 THREADS = 2
@@ -56,7 +52,6 @@ STALLED_AFTER_S = 90.0
 STOP_DEADLINE_S = 30.0
 UPLOADS_S = 15.0
 """How long uploads may take that are under way when everything else has stopped."""
-IDENTITY = "rewindow-batch"
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +72,6 @@ class _NoTables(TableManager):
     async def on_start(self) -> None:
         await self._update_channels()
         await self.recovery.start()
-
-
-class App(faust.App):
-    """The Faust app; the transport finds here what it needs of us."""
-
-    claims: Ownership
-    kafka_config: Mapping[str, Any]
 
 
 class Worker:
@@ -144,15 +132,16 @@ class Worker:
             context = self._context(instance, definitions, pool, registry)
             snapshots = context.snapshots
             async with self._control(context, registry, book) as (orders, coordinator):
-                streams = book.streams
-                ownership = Ownership(
-                    context, orders, streams, on_failure=self.fail, crash=self._crash
-                )
-                orders.connect(lambda: [owner for _, owner in ownership.all()], ownership.failed)
-                app = self._app(context, ownership, streams)
+                ownership = Ownership(context, orders, on_failure=self.fail, crash=self._crash)
+                app = self._app(context, ownership)
                 if on_ready is not None:
-                    on_ready(_outputs(streams, orders))
-                await self._serve(app, context, ownership, streams, coordinator)
+                    on_ready(_outputs(book.streams, orders))
+                readers = Readers(app, context, ownership, on_failure=self.fail)
+                await readers.add(book.streams)
+                orders.connect(
+                    lambda: [owner for _, owner in ownership.all()], ownership.failed, readers.add
+                )
+                await self._serve(app, ownership, readers, coordinator)
         finally:
             if snapshots is not None:
                 await snapshots.finish(UPLOADS_S)
@@ -186,22 +175,13 @@ class Worker:
             await routes.stop()
 
     def _read_published(self) -> tuple[Definitions, dict[str, SourceTopic]]:
-        settings = self._settings
-        definitions = read_definitions(settings)
+        definitions = read_definitions(self._settings)
         if not definitions.sets:
             raise RewindowError(
-                f"app {settings.app} has published no feature set: run `rewindow publish FILE…`"
+                f"app {self._settings.app} has published no feature set: "
+                "run `rewindow publish FILE…`"
             )
-        admin = Admin(settings)
-        existing = admin.partitions()
-        topics = {}
-        for published in definitions.sources.values():
-            topic = published.source.topic
-            if topic in existing:
-                retention_ms = admin.config(topic).get("retention.ms", "-1")
-                topics[topic] = SourceTopic(partitions=existing[topic], retention_ms=retention_ms)
-        ensure_topics(settings, app_topics(settings, definitions, topics))
-        return definitions, topics
+        return definitions, prepare_topics(self._settings, definitions)
 
     def _context(
         self,
@@ -240,7 +220,7 @@ class Worker:
             crash=self._crash,
         )
 
-    def _app(self, context: Context, ownership: Ownership, streams: list[Stream]) -> App:
+    def _app(self, context: Context, ownership: Ownership) -> App:
         codecs.register(IDENTITY, _Identity())
         app = App(
             context.names.worker_group,
@@ -266,37 +246,16 @@ class Worker:
         )
         app.claims = ownership
         app.kafka_config = context.kafka_config
-        for stream in streams:
-            self._agent(app, ownership, stream)
         app.on_partitions_revoked.connect(_on_revoked(ownership), weak=False)
         return app
-
-    def _agent(self, app: App, ownership: Ownership, stream: Stream) -> None:
-        topic = app.topic(
-            stream.topic,
-            key_serializer="raw",
-            value_serializer=IDENTITY,
-            acks=False,
-            internal=False,
-        )
-
-        async def features(batches: faust.StreamT[Any]) -> AsyncIterator[None]:
-            async for event in batches.events():
-                fetched: Fetched = event.message.value
-                tp = event.message.tp
-                await ownership.take(TP(tp.topic, tp.partition), fetched)
-                yield
-
-        app.agent(topic, name=f"features.{stream.name}")(features)
 
     # -- running ------------------------------------------------------------------------------
 
     async def _serve(
         self,
         app: App,
-        context: Context,
         ownership: Ownership,
-        streams: list[Stream],
+        readers: Readers,
         coordinator: CoordinatorService,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -308,56 +267,28 @@ class Worker:
 
         ownership.connect(reclaim)
         app.finalize()
-        beside = [*self._beside(app, context, ownership, streams), coordinator]
-        watch = asyncio.create_task(self._watch(app, ownership, beside))
+        watch = asyncio.create_task(self._watch(app, ownership, readers, coordinator))
         try:
             await app.maybe_start()
-            for service in beside:
-                await service.start()
+            await readers.start()
+            await coordinator.start()
             await self._stop.wait()
         finally:
             watch.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            await asyncio.wait_for(self._leave(app, ownership, beside), STOP_DEADLINE_S)
-
-    def _beside(
-        self, app: App, context: Context, ownership: Ownership, streams: list[Stream]
-    ) -> list[Service]:
-        """What runs beside the agents: rekeying stages, and watchers of keyed sources."""
-        services: list[Service] = []
-        for stream in streams:
-            if stream.rekeyed:
-                services.append(RekeyStage(context, stream, on_failure=self.fail))
-                continue
-            topic = stream.topic
-
-            async def fetch_position(partition: int, topic: str = topic) -> int | None:
-                tp = TP(topic, partition)
-                owner = ownership.owner(tp)
-                if owner is None:
-                    return None
-                return await cast(Consumer, app.consumer).fetch_position(tp, owner.position)
-
-            services.append(
-                IdleWatcher(
-                    context,
-                    stream.published.source,
-                    partitions=stream.partitions,
-                    group=context.names.worker_group,
-                    owners=partial(ownership.owners, topic),
-                    fetch_position=fetch_position,
-                    on_error=ownership.failed,
-                )
+            await asyncio.wait_for(
+                self._leave(app, ownership, readers, coordinator), STOP_DEADLINE_S
             )
-        return services
 
-    async def _watch(self, app: App, ownership: Ownership, beside: list[Service]) -> None:
+    async def _watch(
+        self, app: App, ownership: Ownership, readers: Readers, coordinator: CoordinatorService
+    ) -> None:
         """Follow the ends of logs, and end a worker that is only half alive."""
         stalled_s: dict[TP, float] = {}
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            for service in (app, *beside):
+            for service in (app, *readers.services, coordinator):
                 if service.crashed:
                     self.fail(
                         RewindowError(
@@ -368,6 +299,7 @@ class Worker:
             if app.consumer is None:
                 continue
             ownership.remind()
+            readers.remind()
             now_s = self._clock.monotonic_s()
             for tp, owner in ownership.all():
                 await _see_end(cast(Consumer, app.consumer), tp, owner)
@@ -381,10 +313,12 @@ class Worker:
                         )
                     )
 
-    async def _leave(self, app: App, ownership: Ownership, beside: list[Service]) -> None:
+    async def _leave(
+        self, app: App, ownership: Ownership, readers: Readers, coordinator: CoordinatorService
+    ) -> None:
         """Batches first, then the group, then the rest."""
-        for service in beside:
-            await service.stop()
+        await readers.stop()
+        await coordinator.stop()
         await ownership.release_all()
         if app.consumer is not None:
             await cast(Consumer, app.consumer).leave_group()

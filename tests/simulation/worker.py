@@ -164,8 +164,10 @@ class SimWorker:
                 continue
             break
         ownership = self.ownership = Ownership(
-            context, self._orders, book.streams, on_failure=self.fail, crash=crash
+            context, self._orders, on_failure=self.fail, crash=crash
         )
+        for stream in book.streams:
+            ownership.add(stream)
         self._orders.connect(lambda: [one for _, one in ownership.all()], ownership.failed)
         ownership.connect(self._reclaim)
         self._tasks.append(asyncio.create_task(self._fetch(), name="fetch"))

@@ -40,7 +40,7 @@ from streams.runtime.control.acks import is_ack
 from streams.runtime.control.needs import Replayed, Replays
 from streams.runtime.control.outside import OutsideFacts
 from streams.runtime.control.pins import PinTopics
-from streams.runtime.control.published import Published, read_published
+from streams.runtime.control.published import Published, read_published, with_topics
 from streams.runtime.control.reading import ControlReader
 from streams.runtime.control.start import read_control, read_positions, refuse_gaps
 from streams.runtime.control.tail import Tail
@@ -289,9 +289,15 @@ class Coordination:
 
     async def _published_now(self) -> Published:
         async with self._reading:
-            self._published = await asyncio.to_thread(read_published, self._context.settings)
-            self._read_s = self._context.clock.monotonic_s()
-            return self._published
+            settings = self._context.settings
+            published = await asyncio.to_thread(read_published, settings)
+            if not published.complete:
+                try:
+                    published = await asyncio.to_thread(with_topics, settings, published)
+                except RewindowError as error:
+                    log.warning("streams that are published wait: %s", error)
+            self._published, self._read_s = published, self._context.clock.monotonic_s()
+            return published
 
     async def _acks(self, records: list[Record]) -> list[tuple[int, Ack]]:
         acks = []

@@ -11,6 +11,7 @@ from streams.definitions.store import Definitions, read_definitions
 from streams.definitions.validate import output_dtypes
 from streams.kafka import Admin
 from streams.names import stream_name
+from streams.runtime.topics import prepare_topics
 from streams.schema.types import field_types
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ def read_published(settings: Settings) -> Published:
     topics = Admin(settings).partitions() if definitions.sets else {}
     catalog = catalog_of(settings.names, definitions, topics)
     return Published(definitions=definitions, catalog=catalog)
+
+
+def with_topics(settings: Settings, published: Published) -> Published:
+    """The same once the streams that can have a topic have one; blocking. Raises RewindowError."""
+    prepare_topics(settings, published.definitions)
+    topics = Admin(settings).partitions()
+    catalog = catalog_of(settings.names, published.definitions, topics)
+    return Published(definitions=published.definitions, catalog=catalog)
 
 
 def catalog_of(names: Names, definitions: Definitions, topics: Mapping[str, int]) -> Catalog:

@@ -25,6 +25,8 @@ class Topics:
     """The control topic as routes that follow it, and the definitions topic as a book of it."""
 
     next_offset: int = 0
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Streams, and the topics that they wait for."""
     state: ControlState = field(default_factory=ControlState)
     definitions_end: int = 0
     definitions_offset: int = 0

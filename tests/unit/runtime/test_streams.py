@@ -11,6 +11,7 @@ from streams.config import load_settings
 from streams.control.records import Exclusion
 from streams.definitions.store import PublishedSet
 from streams.definitions.topics import SourceTopic
+from streams.errors import RewindowError
 from streams.runtime.streams import StreamBook
 from tests.small import feature, feature_set
 from tests.unit.runtime.test_needs import COUNT, PUBLISHED, TOPIC, V1, V2, V3
@@ -67,3 +68,36 @@ def test_later_versions_leave_the_events_out_too(book: StreamBook) -> None:
         replace(known, sets={"a": (*known.sets["a"], one)}, next_offset=known.next_offset + 1)
     )
     assert book.stream(TOPIC).version("a", "2.0.0~2").plan.view.name == "2.0.0~2"
+
+
+def test_a_new_stream_is_read_once_its_sources_topic_is_there(book: StreamBook) -> None:
+    known = PUBLISHED.definitions
+    of = known.sources["clicks"]
+    other = replace(of.source, name="others", topic="others")
+    one = PublishedSet(
+        feature_set=replace(feature_set(COUNT, name="b", version=V1), source="others"),
+        digest="d",
+        key_schema_id=2,
+        value_schema_id=3,
+        order=9,
+    )
+    book.take(
+        replace(
+            known,
+            sources={**known.sources, "others": replace(of, source=other)},
+            sets={**known.sets, "b": (one,)},
+            next_offset=known.next_offset + 1,
+        )
+    )
+    assert book.waiting == {"others": other}
+    assert [stream.topic for stream in book.streams] == [TOPIC]
+    book.found({"others": SourceTopic(partitions=3)})
+    assert book.waiting == {}
+    assert book.stream("others").partitions == 3
+    assert list(book.stream("others").sets) == ["b"]
+
+
+def test_an_app_of_which_nothing_can_be_read_yet_is_told_so(tmp_path: Path) -> None:
+    settings = load_settings(app="app", environ={"HOME": str(tmp_path)})
+    with pytest.raises(RewindowError, match=f"topic {TOPIC} of source clicks does not exist"):
+        StreamBook(settings, PUBLISHED.definitions, {})
