@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from streams.config import Settings, reveal
 from streams.errors import InvalidInputError, RefusedError, RewindowError, UnreachableError
+from streams.settings import Settings, reveal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

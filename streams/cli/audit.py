@@ -22,9 +22,9 @@ from streams.schema.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.config import Settings
     from streams.control.audit import Finding
     from streams.control.records import AuditRecord, Head
+    from streams.settings import Settings
 
 From = Annotated[
     Path | None,

@@ -13,7 +13,7 @@ from streams.schema.registry import Registry
 from streams.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from streams.config import Settings
+    from streams.settings import Settings
 
 DEADLINE = "30s"
 

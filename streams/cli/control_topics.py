@@ -23,8 +23,8 @@ from streams.kafka import Admin, confluent_config, explain, unreachable
 from streams.runtime.control.acks import is_ack
 
 if TYPE_CHECKING:
-    from streams.config import Settings
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streams.clock import Clock
-    from streams.config import Settings
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 SEND_S = 20.0
 POLL_S = 0.2

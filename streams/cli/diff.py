@@ -18,11 +18,11 @@ from streams.suggest import did_you_mean
 if TYPE_CHECKING:
     from streams.cli.agreement import Agreement
     from streams.cli.diff_read import Found
-    from streams.config import Settings
     from streams.definitions.differ import Differences
     from streams.definitions.model import FeatureSet
     from streams.definitions.reuse import Reuse
     from streams.definitions.store import Definitions, PublishedSet
+    from streams.settings import Settings
 
 LIMIT = 200_000
 

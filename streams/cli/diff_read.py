@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.config import Settings
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 POLL_S = 0.1
 """A call takes that long unless it fills a batch."""

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from streams.config import Settings, load_settings
+from streams.config import load_settings
+from streams.settings import Settings
 
 
 def flag(*names: str, help: str) -> Any:

@@ -32,12 +32,12 @@ from streams.schema.types import field_types
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from streams.config import Settings
     from streams.datapath.log_index import Place
     from streams.definitions.model import FeatureSet, Source
     from streams.definitions.plan import Plan
     from streams.definitions.store import Definitions, PublishedSource
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 POLL_S = 0.5
 PATIENCE_POLLS = 20

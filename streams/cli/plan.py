@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streams.cli.outlook import Outlook
-    from streams.config import Settings
     from streams.control.preview import Preview
     from streams.definitions.decide import SetChange
     from streams.definitions.examine import Examined
     from streams.definitions.store import Definitions
+    from streams.settings import Settings
 
 REFUSED = "refused"
 

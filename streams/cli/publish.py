@@ -15,9 +15,9 @@ from streams.errors import RewindowError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
-    from streams.config import Settings
     from streams.control.preview import Preview
     from streams.definitions.publish import PublishOutcome
+    from streams.settings import Settings
 
 Files = Annotated[
     list[Path],

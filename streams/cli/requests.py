@@ -31,8 +31,8 @@ from streams.schema.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streams.config import Settings
     from streams.control.records import Exclude, OffsetRange, Reply, Request
+    from streams.settings import Settings
 
 DEADLINE = "10m"
 """No request is without one: until it is over, or done, the set takes no other."""

@@ -17,7 +17,7 @@ from streams.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from streams.config import Settings
+    from streams.settings import Settings
 
 KafkaPort = Annotated[
     int | None,

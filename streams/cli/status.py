@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import typer
 
-    from streams.config import Settings
+    from streams.settings import Settings
 
 USUAL = Addresses(bootstrap_servers=DEFAULT_BOOTSTRAP_SERVERS, registry_url=DEFAULT_REGISTRY_URL)
 

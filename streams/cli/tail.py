@@ -17,8 +17,8 @@ from streams.schema.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streams.config import Settings
     from streams.schema.values import ValueReader
+    from streams.settings import Settings
 
 POLL_S = 0.5
 PATIENCE_POLLS = 30

@@ -18,8 +18,8 @@ from streams.state.manifest import new_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streams.config import Settings
     from streams.control.records import Reply
+    from streams.settings import Settings
 
 DEADLINE_MS = 60_000
 """By then the coordinator has to have read it."""

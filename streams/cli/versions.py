@@ -18,10 +18,10 @@ from streams.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from streams.config import Settings
     from streams.control.acks import Acks
     from streams.control.records import ControlRecord, SetRecord
     from streams.definitions.store import PublishedSet
+    from streams.settings import Settings
 
 SetName = Annotated[
     str, typer.Argument(metavar="SET", help="Name of the feature set.", show_default=False)

@@ -23,11 +23,11 @@ from streams.schema.output import OutputSchemas, output_schemas
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streams.config import Settings
     from streams.definitions.load import Loaded
     from streams.definitions.model import Source
     from streams.definitions.store import Definitions
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from streams.schema.output import output_schemas, owner
 from streams.schema.types import field_types
 
 if TYPE_CHECKING:
-    from streams.config import Settings
     from streams.definitions.store import PublishedSet, PublishedSource
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 LEVEL = "FULL_TRANSITIVE"
 """What the schemas of vectors have to be to each other, whatever else their registry asks."""

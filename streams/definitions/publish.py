@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from streams.config import Settings
     from streams.schema.output import OutputSchemas
     from streams.schema.registry import Registry
+    from streams.settings import Settings
 
 _TIMEOUT_S = 20.0
 _VISIBLE_S = 10.0

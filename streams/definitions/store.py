@@ -29,7 +29,7 @@ from streams.kafka import TopicSpec, confluent_config, explain, topic_partitions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streams.config import Settings
+    from streams.settings import Settings
 
 FORMAT = 1
 _POLL_S = 1.0

@@ -13,8 +13,8 @@ from streams.kafka import TopicSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streams.config import Settings
     from streams.definitions.model import FeatureSet, Source
+    from streams.settings import Settings
 
 FOREVER = "-1"
 

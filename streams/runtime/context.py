@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.clock import Clock
-    from streams.config import Settings
     from streams.names import Names
     from streams.runtime.offsets import Offsets
     from streams.runtime.schemas import SchemaBook
     from streams.runtime.snapshots import Snapshots
     from streams.runtime.stats import Stats
+    from streams.settings import Settings
     from streams.state.bundle import Resources
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from streams.runtime.producer import END_OF_METADATA
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streams.config import Settings
+    from streams.settings import Settings
 
 TIMEOUT_S = 6.0
 

@@ -19,13 +19,13 @@ from streams.runtime.streams import missing
 from streams.runtime.topics import prepare_topics
 
 if TYPE_CHECKING:
-    from streams.config import Settings
     from streams.control.codec import Kind
     from streams.control.records import Ack, Held, RequestRecord, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.control.routes import Routes
     from streams.runtime.producer import Outgoing
     from streams.runtime.streams import Stream, StreamBook
+    from streams.settings import Settings
 
 PAUSE_S = 1.0
 TOPICS_EVERY_S = 5.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from streams.config import reveal
 from streams.errors import RefusedError, RewindowError
 from streams.names import staging_dir
+from streams.settings import reveal
 from streams.state.archive import open_archive
 from streams.state.checkpoint import Aside, Checkpoints, Facts, discard
 from streams.state.manifest import BundleId, Manifest, new_id
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.clock import Clock
-    from streams.config import Settings
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.stats import SnapshotStats
+    from streams.settings import Settings
 
 AT_ONCE = 2
 RETRY_FOR_S = 20.0

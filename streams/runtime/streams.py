@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.config import Settings
     from streams.definitions.exclusions import Exclusion
     from streams.definitions.model import Source
     from streams.definitions.store import Definitions, PublishedSet, PublishedSource
+    from streams.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

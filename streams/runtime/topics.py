@@ -8,8 +8,8 @@ from streams.definitions.topics import SourceTopic, app_topics
 from streams.kafka import Admin, ensure_topics
 
 if TYPE_CHECKING:
-    from streams.config import Settings
     from streams.definitions.store import Definitions
+    from streams.settings import Settings
 
 
 def prepare_topics(settings: Settings, definitions: Definitions) -> dict[str, SourceTopic]:

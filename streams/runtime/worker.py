@@ -43,7 +43,7 @@ from streams.state.bundle import Resources
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from streams.config import Settings
+    from streams.settings import Settings
 
 FETCH_BYTES = 4 * 1024 * 1024
 THREADS = 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.clock import SystemClock
-from streams.config import Settings, load_settings
+from streams.config import load_settings
 from streams.control.audit import verify
 from streams.control.codec import decode_audit, decode_control, decode_reply
 from streams.control.records import Fenced, Ready, SetRecord
@@ -31,6 +31,7 @@ from streams.runtime.producer import PartitionProducer
 from streams.runtime.schemas import SchemaBook
 from streams.runtime.stats import Stats
 from streams.schema.registry import Registry
+from streams.settings import Settings
 from streams.state.bundle import Resources
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 
-from streams.config import Settings, load_settings
+from streams.config import load_settings
 from streams.definitions.publish import publish
 from streams.definitions.store import read_definitions
 from streams.errors import UnreachableError
 from streams.runtime.offsets import Offsets
 from streams.schema.registry import Registry
+from streams.settings import Settings
 from tests.integration import load
 from tests.integration.kafka_tools import MAGIC, Incoming, KafkaTools
 from tests.integration.load import Load

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from streams.clock import SystemClock
-from streams.config import Settings, load_settings
+from streams.config import load_settings
 from streams.datapath.batch import Marker
 from streams.datapath.rekeyed import Original, original, read_marker
 from streams.definitions.model import EventTime, Feature, FeatureSet, Function, Source, TimeUnit
@@ -26,6 +26,7 @@ from streams.runtime.stats import Stats
 from streams.runtime.streams import Stream, Version
 from streams.schema.registry import Registry
 from streams.schema.types import field_types
+from streams.settings import Settings
 from streams.state.bundle import Resources
 from streams.testing import Record
 from tests.integration.kafka_tools import Incoming, KafkaTools, Outgoing

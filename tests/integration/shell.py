@@ -12,7 +12,7 @@ from streams.cli import main
 if TYPE_CHECKING:
     import pytest
 
-    from streams.config import Settings
+    from streams.settings import Settings
     from tests.integration.kafka_tools import KafkaTools
 
 

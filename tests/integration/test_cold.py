@@ -19,7 +19,7 @@ from tests.integration.worker_process import WorkerProcess, WorkerSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from streams.config import Settings
+    from streams.settings import Settings
     from tests.integration.kafka_tools import KafkaTools
 
 V1, V2, V3, V4 = "1.0.0", "1.1.0", "1.2.0", "2.0.0"

@@ -9,7 +9,7 @@ import pytest
 
 from streams.cli import publish as command
 from streams.cli.main import main
-from streams.config import Settings, load_settings
+from streams.config import load_settings
 from streams.definitions.decide import Change
 from streams.definitions.publish import PublishOutcome, publish
 from streams.definitions.store import read_definitions
@@ -23,6 +23,7 @@ from streams.kafka import (
 )
 from streams.schema.output import owner
 from streams.schema.registry import Registry
+from streams.settings import Settings
 from tests.integration.kafka_tools import Outgoing
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from streams.config import Settings
+    from streams.settings import Settings
     from tests.simulation.broker import Broker
     from tests.simulation.faults import Faults
     from tests.simulation.loop import Process

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from faust.types import TP
 
-from streams.config import Settings, SnapshotSettings, TopicSettings
 from streams.definitions.store import pack
 from streams.runtime.context import Limits
+from streams.settings import Settings, SnapshotSettings, TopicSettings
 from tests.simulation import catalog
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Registry

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.config import Secret, Settings, load_settings
+from streams.config import load_settings
 from streams.errors import InvalidInputError
 from streams.kafka import aiokafka_config, confluent_config
+from streams.settings import Secret, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,10 +18,11 @@ import yaml
 from confluent_kafka.admin import AdminClient
 
 from streams import devstack
-from streams.config import load_settings, reveal
+from streams.config import load_settings
 from streams.devstack import Addresses, DevStack
 from streams.names import Names
 from streams.schema.registry import Registry
+from streams.settings import reveal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

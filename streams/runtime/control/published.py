@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.config import Settings
     from streams.definitions.model import FeatureSet
     from streams.names import Names
+    from streams.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import pytest
 from streams.cli import outlook
 from streams.cli.control_topics import Stored
 from streams.cli.outlook import progress_of
-from streams.config import Settings, load_settings
+from streams.config import load_settings
 from streams.datapath.progress import Closed, Progress
 from streams.errors import RewindowError
 from streams.runtime.offsets import Committed
 from streams.runtime.producer import SPILLED
+from streams.settings import Settings
 
 PROGRESS = Progress(closed={"a": Closed(through_ms=10, version="1.0.0")}, start=3)
 

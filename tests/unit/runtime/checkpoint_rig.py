@@ -7,11 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from streams.config import SnapshotSettings
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.snapshots import Snapshots
 from streams.runtime.stats import SnapshotStats
 from streams.runtime.taking import Taking
+from streams.settings import SnapshotSettings
 from streams.state.archive import open_archive
 from streams.state.checkpoint import Checkpoints
 from streams.state.manifest import Manifest
