@@ -23,7 +23,6 @@ TRANSITIONS = (
     "preparing: resumed",
     "switching: fenced",
     "switching: switched",
-    "switching: repeated",
     "switching: resumed",
     "completed: repeated",
 )
