@@ -58,9 +58,9 @@ def _skipped_fence() -> list[Patch]:
         held, following = dict(found.held), list(found.following)
         for name, version in found.serving.items():
             route = decided.route(name)
-            if route is not None and route.serving != version:
+            if route is not None and route.held.speaker != version:
                 held[name] = route.held
-                following.remove((name, route.serving))
+                following.remove((name, route.held.speaker))
                 following.append((name, version))
         return Roster(held=held, following=tuple(following))
 

@@ -95,6 +95,8 @@ class SimWorker:
         self.stats = Stats()
         self._world = world
         self._fetching = asyncio.Lock()
+        self._rebalancing = asyncio.Lock()
+        """A group's client rejoins when what it was told before is done."""
         self._positions: dict[TP, int] = {}
         self._assigned: set[TP] = set()
         self._started = asyncio.Event()
@@ -234,11 +236,12 @@ class SimWorker:
     async def assign(self, tps: set[TP]) -> None:
         """The group gives these partitions to this worker, and no others."""
         await self._started.wait()
-        self._assigned = set(tps)
-        try:
-            await self._claim(set(tps))
-        except Exception as error:
-            self.fail(error)
+        async with self._rebalancing:
+            self._assigned = set(tps)
+            try:
+                await self._claim(set(tps))
+            except Exception as error:
+                self.fail(error)
 
     async def _reclaim(self, tps: set[TP]) -> None:
         await self._claim(tps)
@@ -260,8 +263,9 @@ class SimWorker:
         """A rebalance begins: what is here is let go of."""
         await self._started.wait()
         assert self.ownership is not None
-        self._assigned = set()
-        await self.ownership.release(self.ownership.held())
+        async with self._rebalancing:
+            self._assigned = set()
+            await self.ownership.release(self.ownership.held())
 
     async def coordinate(self, *, on: bool) -> None:
         """The coordinators' group gives the rollback topic to this worker, or takes it."""
