@@ -38,8 +38,9 @@ def progress(reply: Reply) -> str:
         case ReplyState.ACCEPTED if plan.how is How.HOT:
             return f"accepted: {plan.target} is live, switching from {plan.from_version}"
         case ReplyState.PREPARING:
+            begun = "" if plan.checkpoint is None else f" from checkpoint {plan.checkpoint}"
             return (
-                f"preparing {plan.target}: ready on {plan.partitions_ready} of "
+                f"preparing {plan.target}{begun}: ready on {plan.partitions_ready} of "
                 f"{plan.partitions} partitions when it began"
             )
         case ReplyState.SWITCHED:
@@ -81,6 +82,9 @@ def summary(reply: Reply) -> list[str]:
             f"{name}: {plan.target} serves {_instead(plan)}, epoch {reply.epoch}, "
             f"{_took_ms(reply)} ms after the request"
         ]
+    if plan.checkpoint is not None:
+        begun = "would start" if reply.dry_run else "started"
+        lines.append(f"its state {begun} from checkpoint {plan.checkpoint}")
     if reply.corrections is not None:
         lines.append(
             f"what {plan.from_version} has said was corrected: {reply.corrections} vectors"

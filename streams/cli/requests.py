@@ -81,7 +81,11 @@ Excluded = Annotated[
 Checkpoint = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint", metavar="ID", help="Start from this checkpoint.", show_default=False
+        "--checkpoint",
+        metavar="ID",
+        help="Start from this checkpoint, and not from the newest: see `rewindow snapshots list`. "
+        "A version that is live needs none.",
+        show_default=False,
     ),
 ]
 Why = Annotated[
@@ -129,6 +133,7 @@ def activate(
     asking: Asking,
     version: SetVersion,
     if_serving: IfServing = None,
+    checkpoint: Checkpoint = None,
     reason: Why = "",
     repair: Repair = False,
 ) -> None:
@@ -137,7 +142,12 @@ def activate(
     At once if it is live; else its windows are filled first, beside what serves. Exits with 3
     if a rule refuses it, with 5 if the deadline passes.
     """
-    asked = {"if_serving": if_serving, "reason": reason, "repair": repair}
+    asked = {
+        "if_serving": if_serving,
+        "checkpoint": checkpoint,
+        "reason": reason,
+        "repair": repair,
+    }
     ask_about(common.settings(), "activate", version, asking, asked)
 
 

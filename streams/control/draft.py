@@ -9,6 +9,7 @@ from streams.control.audit import chained
 from streams.control.machine import FINAL, TABLE, Event
 from streams.control.records import (
     GENESIS,
+    Action,
     AuditEvent,
     AuditRecord,
     ControlRecord,
@@ -178,10 +179,15 @@ class Draft:
 
 def _asked(request: Request) -> str:
     """The action, and what it is about besides a version."""
-    if request.exclude is not None:
-        return f"{request.action} without {excluded_text(request.exclude)}"
     if request.feature is None:
-        return f"{request.action} with repair" if request.repair else request.action
+        parts: list[str] = [request.action]
+        if request.exclude is not None:
+            parts.append(f"without {excluded_text(request.exclude)}")
+        elif request.repair:
+            parts.append("with repair")
+        if request.checkpoint is not None and request.action is not Action.SNAPSHOT:
+            parts.append(f"from checkpoint {request.checkpoint}")
+        return " ".join(parts)
     instead = "" if request.fallback is None else f" with {request.fallback} instead"
     return f"{request.action} {request.feature} {'on' if request.enabled else 'off'}{instead}"
 
@@ -225,7 +231,7 @@ def _reply(
         plan=plan,
         cut_topic=plan.topic if plan and record.cut else None,
         cut=record.cut,
-        checkpoint=record.checkpoint,
+        checkpoint=(plan and plan.checkpoint) or record.checkpoint,
         epoch=record.epoch,
         corrections=record.corrections,
         at_ms=now_ms,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streams.control.records import Action
-from streams.control.routes import KEEP, Rules, undo_target
+from streams.control.routes import KEEP, Rules, prepared, undo_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,13 +73,16 @@ class Outside:
 
     `schema_reasons` say why its output schema may not be written, `exclude_reasons` why events
     can't be left out as is asked for; `replays` are what a cold target needs of each partition's
-    log. `pin` names the schemas of the topic that a version
-    to be pinned writes, once there is that topic.
+    log. `checkpoint_missing` says what the checkpoint that it is to start from lacks, and
+    `checkpoint_unusable` why it can't start from what is there. `pin` names the schemas of the
+    topic that a version to be pinned writes, once there is that topic.
     """
 
     schema_reasons: tuple[str, ...] = ()
     exclude_reasons: tuple[str, ...] = ()
     replays: tuple[Replay, ...] = ()
+    checkpoint_missing: tuple[str, ...] = ()
+    checkpoint_unusable: tuple[str, ...] = ()
     pin: Pin | None = None
 
 
@@ -110,7 +113,8 @@ class Target:
     one without the events of `exclude` always has.
 
     `partitions` are those that have it ready; `ready` are the sets and versions of its stream
-    that every partition has, and `left_out` what these sets leave out now.
+    that every partition has, and `left_out` what these sets leave out now. `prepared` are the
+    versions that have to be ready with it, itself among them; they are to start from `checkpoint`.
     """
 
     feature_set: str
@@ -120,6 +124,8 @@ class Target:
     ready: frozenset[tuple[str, str]] = frozenset()
     left_out: Mapping[str, tuple[Exclusion, ...]] = field(default_factory=dict)
     exclude: Exclude | None = None
+    prepared: tuple[str, ...] = ()
+    checkpoint: str | None = None
 
 
 def target_of(request: Request, route: SetRecord) -> str | None:
@@ -155,19 +161,28 @@ class Known:
         published = self.catalog.sets.get(request.feature_set)
         if published is None or request.action in (Action.CANCEL, Action.SNAPSHOT):
             return None
-        route = self.state.route(request.feature_set, self.rules(request.feature_set))
+        rules = self.rules(request.feature_set)
+        route = self.state.route(request.feature_set, rules)
         version = target_of(request, route)
         if version is None or published.version(version) is None:
             return None
         live = route.live_version(version)
         if live is not None and live.ready and request.exclude is None:
-            return Target(feature_set=request.feature_set, version=version, cold=False)
+            return Target(
+                feature_set=request.feature_set,
+                version=version,
+                cold=False,
+                left_out={request.feature_set: route.in_force},
+                prepared=(version,),
+                checkpoint=request.checkpoint,
+            )
         partitions: frozenset[int] = frozenset()
         if live is not None and request.exclude is None:
             partitions = self.acks.ready_on(request.feature_set, live, published.partitions)
         ready = frozenset(self._ready(published.stream))
         names = {request.feature_set, *(name for name, _ in ready)}
         routes = {name: self.state.route(name, self.rules(name)) for name in names}
+        then = prepared(route, version, rules, again=False, exclude=request.exclude)
         return Target(
             feature_set=request.feature_set,
             version=version,
@@ -176,6 +191,8 @@ class Known:
             ready=ready,
             left_out={name: one.in_force for name, one in routes.items()},
             exclude=request.exclude,
+            prepared=tuple(one.version for one in then.preparing(version)),
+            checkpoint=request.checkpoint,
         )
 
     def _ready(self, stream: str) -> Iterator[tuple[str, str]]:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from streams.control.facts import Facts, PublishedSet, PublishedVersion
     from streams.control.records import Exclude, Request, SetRecord
 
-UNSUPPORTED_OPTIONS = ("checkpoint",)
-"""What this version of rewindow reads and checks, and does not do yet."""
-
 _SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
 
 
@@ -40,7 +37,7 @@ class Reject:
 
 def decide(request: Request, facts: Facts) -> Accept | Reject:
     """The verdict. The same request and facts always have the same one."""
-    reasons = [*_unsupported(request), *_too_late(request, facts)]
+    reasons = [*_too_late(request, facts)]
     published, route = facts.published, facts.route
     if published is None or route is None:
         name = request.feature_set
@@ -126,8 +123,22 @@ class _Checks:
         yield from self.stream()
         if self.request.exclude is not None:
             yield from self.exclude(self.request.exclude)
+        if self.request.checkpoint is not None:
+            yield from self.checkpoint(self.request.checkpoint)
         if not self.ready:
             yield from self.source_gone()
+
+    def checkpoint(self, checkpoint: str) -> Iterator[Reason]:
+        yield from self.keeps_checkpoints()
+        for why in self.facts.outside.checkpoint_missing:
+            yield _reason(Code.CHECKPOINT_UNKNOWN, f"checkpoint {checkpoint}: {why}", checkpoint)
+        for why in self.facts.outside.checkpoint_unusable:
+            yield _reason(Code.CHECKPOINT_UNUSABLE, f"checkpoint {checkpoint}: {why}", checkpoint)
+
+    def keeps_checkpoints(self) -> Iterator[Reason]:
+        if not self.facts.checkpoints:
+            message = 'no checkpoints are kept: [snapshots].url of the workers is "none"'
+            yield _reason(Code.NO_CHECKPOINTS, message, "snapshots")
 
     def schema(self) -> Iterator[Reason]:
         for why in self.facts.outside.schema_reasons:
@@ -199,9 +210,7 @@ class _Checks:
                 yield _reason(Code.FALLBACK_IN_USE, message, toggle.feature)
 
     def snapshot(self) -> Iterator[Reason]:
-        if not self.facts.checkpoints:
-            message = 'no checkpoints are kept: [snapshots].url of the workers is "none"'
-            yield _reason(Code.NO_CHECKPOINTS, message, "snapshots")
+        yield from self.keeps_checkpoints()
         if not self.published.partitions:
             message = f"topic {self.published.topic} does not exist: there is no state yet"
             yield _reason(Code.NO_STREAM, message, self.published.topic)
@@ -303,16 +312,8 @@ class _Checks:
             stand_in=after.held.off(target).get(self.request.feature or ""),
             undoes=tuple(one.version for one in reversed(undoes)),
             becomes_cold=tuple(one.version for one in self.route.live if one.version in lost),
+            checkpoint=self.request.checkpoint if how is How.COLD else None,
         )
-
-
-def _unsupported(request: Request) -> Iterator[Reason]:
-    for name in UNSUPPORTED_OPTIONS:
-        if name == "checkpoint" and request.action is Action.SNAPSHOT:
-            continue  # the id that it is to have
-        if getattr(request, name):
-            message = f"this version of rewindow does not do `{name}` yet: leave it out"
-            yield _reason(Code.UNSUPPORTED, message, name)
 
 
 def _too_late(request: Request, facts: Facts) -> Iterator[Reason]:

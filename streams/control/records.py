@@ -86,7 +86,6 @@ class Code(StrEnum):
 
     UNREADABLE = "unreadable"
     MISSING_REQUEST_ID = "missing_request_id"
-    UNSUPPORTED = "unsupported"
     UNKNOWN_SET = "unknown_set"
     UNKNOWN_VERSION = "unknown_version"
     UNKNOWN_FEATURE = "unknown_feature"
@@ -111,6 +110,9 @@ class Code(StrEnum):
     EXCLUDE_REFUSED = "exclude_refused"
     NOT_PREPARED = "not_prepared"
     NO_CHECKPOINTS = "no_checkpoints"
+    CHECKPOINT_UNKNOWN = "checkpoint_unknown"
+    CHECKPOINT_UNUSABLE = "checkpoint_unusable"
+    NOTHING_RESTORED = "nothing_restored"
     NOT_CHECKPOINTED = "not_checkpointed"
     REPEATED = "repeated"
     UNKNOWN_REQUEST = "unknown_request"
@@ -144,7 +146,8 @@ class Reason:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What someone asks for. A null `target` of a rollback is the version before; `cancels` is
-    the id of the request that a cancel takes back."""
+    the id of the request that a cancel takes back. A `checkpoint` is the one to start from, of a
+    snapshot the id that it is to have."""
 
     request_id: str
     feature_set: str
@@ -192,7 +195,8 @@ class Plan:
 
     `topic` is the stream's, `partitions` how many of its partitions are waited for, `undoes`
     the versions whose activations are undone, latest first. A toggle names its `feature` and,
-    where another version stands in for it, that one.
+    where another version stands in for it, that one. What is prepared starts from `checkpoint`
+    where one was asked for.
     """
 
     how: How
@@ -207,6 +211,7 @@ class Plan:
     feature: str | None = None
     enabled: bool | None = None
     stand_in: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,13 +241,15 @@ class LiveVersion:
     """A version whose bundles follow the stream, or are being brought there.
 
     `generation` numbers the attempt: an ack counts for the attempt that it names. `excluding` is
-    the number of the latest exclusion that it is planned with, 0 for none.
+    the number of the latest exclusion that it is planned with, 0 for none. The attempt starts
+    from `checkpoint` where a request has asked for that.
     """
 
     version: str
     generation: int = 0
     ready: bool = False
     excluding: int = 0
+    checkpoint: str | None = None
 
     @property
     def name(self) -> str:

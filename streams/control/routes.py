@@ -80,7 +80,8 @@ def settled(record: SetRecord, rules: Rules, *, preparing: str | None = None) ->
 
     Versions that become live get a new generation; `preparing` is kept live besides. While an
     exclusion is prepared with it, that is what speaks once it serves, and what stands in there,
-    as it is without these events; nobody prepares one without `preparing`.
+    as it is without these events; nobody prepares one without `preparing`, nor from a checkpoint
+    that was asked for.
     """
     wanted = {(record.excluding, one) for one in kept(record, rules)}
     if preparing is None:
@@ -90,7 +91,11 @@ def settled(record: SetRecord, rules: Rules, *, preparing: str | None = None) ->
     else:
         then = replace(record, serving=preparing).held.versions
         wanted |= {(record.pending.number, one) for one in then}
-    known = {(one.excluding, one.version): one for one in record.live}
+    known = {
+        (one.excluding, one.version): one
+        for one in record.live
+        if preparing is not None or one.ready or one.checkpoint is None
+    }
     versions = dict.fromkeys((*rules.published, *(one.version for one in record.live)))
     order = [
         (number, one)
@@ -120,10 +125,12 @@ def prepared(
     *,
     again: bool,
     exclude: Exclude | None = None,
+    checkpoint: str | None = None,
 ) -> SetRecord:
     """`target` is brought to the stream; `again`: also where an attempt is under way.
 
     With `exclude` it is brought there without these events, and so is all that speaks with it.
+    What is not on its way yet starts from `checkpoint`, if one is given.
     """
     if exclude is not None:
         # The number of the attempt is given to nothing else, whatever becomes of it.
@@ -132,7 +139,12 @@ def prepared(
         record = replace(record, exclusions=(*record.exclusions, made))
     if again:
         record = replace(record, live=tuple(it for it in record.live if it.version != target))
-    return settled(record, rules, preparing=target)
+    after = settled(record, rules, preparing=target)
+    if checkpoint is None:
+        return after
+    begun = (one for one in after.preparing(target) if one not in record.live)
+    named = {one: replace(one, checkpoint=checkpoint) for one in begun}
+    return replace(after, live=tuple(named.get(one, one) for one in after.live))
 
 
 def marked_ready(record: SetRecord, ready: LiveVersion) -> SetRecord:

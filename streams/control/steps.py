@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streams.control.effects import effect
-from streams.control.gate import Reject, decide
+from streams.control.gate import Accept, Reject, decide
 from streams.control.machine import Event
 from streams.control.records import Action, AuditEvent, Code, How, Plan, Reason, State
 from streams.control.routes import marked_ready, prepared, settled
@@ -27,6 +28,8 @@ def judge(
 ) -> None:
     """Ask the gate about a new request, and begin what it accepts."""
     verdict = decide(request, known.facts(request, outside, draft.now_ms))
+    if request.checkpoint is not None and isinstance(verdict, Accept):
+        received = replace(received, reasons=_nothing_restored(request.checkpoint, verdict.plan))
     if isinstance(verdict, Reject):
         draft.move(received, Event.REJECT, reasons=verdict.reasons)
     elif request.dry_run:
@@ -150,8 +153,15 @@ def _prepare(
     route = draft.route(request.feature_set, rules)
     live = route.live_version(plan.target)
     failed = live is not None and bool(known.acks.failed(request.feature_set, live))
-    again = failed and request.exclude is None
-    after = prepared(route, plan.target, rules, again=again, exclude=request.exclude)
+    again = (failed or request.checkpoint is not None) and request.exclude is None
+    after = prepared(
+        route,
+        plan.target,
+        rules,
+        again=again,
+        exclude=request.exclude,
+        checkpoint=request.checkpoint,
+    )
     draft.put(after, request.request_id)
     draft.move(received, Event.ACCEPT_COLD, plan=plan)
 
@@ -194,6 +204,14 @@ def _give_up(
     if after != before:
         draft.put(after, request.request_id)
     draft.move(record, event, reasons=tuple(reasons))
+
+
+def _nothing_restored(checkpoint: str, plan: Plan) -> tuple[Reason, ...]:
+    """What to say of a checkpoint to start from where the target is where the stream is."""
+    if plan.how is not How.HOT:
+        return ()
+    message = f"{plan.target} is live: nothing had to be restored from checkpoint {checkpoint}"
+    return (Reason(code=Code.NOTHING_RESTORED, message=message, subject=checkpoint),)
 
 
 def _cancelled(by: Request) -> Reason:

@@ -13,17 +13,24 @@ and can't be seen, is older than the floor that the replay would have; the files
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from streams.definitions.exclusions import NEVER
 from streams.definitions.plan import formers
 from streams.state.manifest import Manifest
+from streams.state.verify import unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streams.definitions.plan import Bundle
     from streams.runtime.replay import Replay
     from streams.runtime.reviving import Need, Start
     from streams.runtime.snapshots import Partition, Snapshots
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +55,19 @@ async def usable_formers(
     need: Need | None,
     at_least: int,
     at_or_below: int,
+    only: str | None = None,
 ) -> list[Former]:
     """The checkpoints that can become `bundle`'s, the best first.
 
-    Without any the bundle would be replayed from `start`. Raises what the archive raises, and as
-    a replay does.
+    With `only`, that one alone, however far back its panes go. Without any the bundle would be
+    replayed from `start`. Raises what the archive raises, and as a replay does.
     """
     found = await asyncio.to_thread(known_formers, snapshots, partition, bundle)
     near = [
         one
         for one in found
         if at_least <= one.manifest.next_offset <= at_or_below
-        and reaches(one.manifest, start, need)
+        if one.manifest.checkpoint == only or (only is None and reaches(one.manifest, start, need))
     ]
     if not near:
         return []
@@ -81,14 +89,33 @@ async def usable_formers(
     ]
 
 
+def origins(
+    bundle: Bundle, partition: int, *, rekeyed: bool, surely: bool = True
+) -> Iterator[tuple[str, int]]:
+    """Digests of the bundles with whose checkpoints this one may begin, each up to an offset.
+
+    Of those that leave out less only ranges tell that without a look at the stream. The others
+    are left out, or have no limit where it does not have to be sure.
+    """
+    limit = NEVER
+    yield bundle.digest, limit
+    for former, without in zip(formers(bundle), reversed(bundle.exclusions), strict=True):
+        if not rekeyed and without.where is None:
+            limit = min(limit, without.first_offset(partition))
+        elif surely:
+            return
+        yield former.digest, limit
+
+
 def known_formers(snapshots: Snapshots, partition: Partition, bundle: Bundle) -> list[Former]:
     """All checkpoints of what a bundle was, the farthest along the stream first. Blocking."""
-    found = [
-        Former(manifest=manifest, exclusions=len(former.exclusions))
-        for former in formers(bundle)
-        for manifest in snapshots.checkpoints.all(snapshots.bundle_id(partition, former.digest))
-        if isinstance(manifest, Manifest)
-    ]
+    found = []
+    for former in formers(bundle):
+        for one in snapshots.checkpoints.all(snapshots.bundle_id(partition, former.digest)):
+            if isinstance(one, Manifest):
+                found.append(Former(manifest=one, exclusions=len(former.exclusions)))
+            else:
+                log.warning("not used: %s", unreadable(one))
     return sorted(found, key=lambda one: (one.manifest.next_offset, one.exclusions), reverse=True)
 
 

@@ -217,12 +217,14 @@ class Obedience:
         """One at a time: versions may lack the same bundle."""
         if self._warming is not None or not self._absent:
             return
-        name, one = next(iter(self._absent.items()))
+        # What a checkpoint was asked for begins with it: nobody else may have brought it here.
+        name, one = min(self._absent.items(), key=lambda it: it[1].checkpoint is None)
         warming = Warming(
             self._context,
             self._stream,
             self._partition,
             name,
+            checkpoint=one.checkpoint,
             known=self._replay.states,
             need=self._need(name),
             app_start=self._pipeline.progress.start,

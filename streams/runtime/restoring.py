@@ -56,15 +56,16 @@ async def fetch(
     *,
     at_or_below: int,
     at_least: int = 0,
+    only: str | None = None,
     becomes: BundleId | None = None,
     floor_ms: int | None = None,
 ) -> Restored | None:
     """The newest whole checkpoint of `of` with `at_least <= next_offset <= at_or_below`.
 
-    `bundle` says what is in it; with `becomes` it is that bundle's from now on, which has the
-    same accumulators, and its floor is `floor_ms` at least. None if there is none; what is damaged
-    is named in the log. Raises what the archive raises. Cancelled, it stops at its next piece, and
-    waits for that.
+    With `only`, that one or none. `bundle` says what is in it; with `becomes` it is that bundle's
+    from now on, which has the same accumulators, and its floor is `floor_ms` at least. None if
+    there is none; what is damaged is named in the log. Raises what the archive raises. Cancelled,
+    it stops at its next piece, and waits for that.
     """
     stopped = threading.Event()
 
@@ -77,7 +78,7 @@ async def fetch(
         while _has_one(snapshots, of, at_least, below):
             target = snapshots.staging / f"restore-{secrets.token_hex(8)}"
             found = restore_newest(
-                snapshots.checkpoints, of, target, at_or_below=below, advance=go_on
+                snapshots.checkpoints, of, target, at_or_below=below, only=only, advance=go_on
             )
             for damage in found.damages:
                 log.warning("not used, the one before is: %s", damage)
@@ -164,17 +165,64 @@ async def restore_lacking(
             log.warning("%s/%d goes on without checkpoints: %s", *partition, error)
             continue
         if found is not None:
-            await replay.exchange(state.bundle, found.path, start.offset)
+            await _put(replay, state.bundle, found, start, of)
             restored += 1
-            manifest = found.manifest
-            log.info(
-                "%s restored from checkpoint %s at offset %d%s",
-                of,
-                manifest.checkpoint,
-                manifest.next_offset,
-                "" if manifest.of == of else f", which was {manifest.of}'s",
-            )
     return restored
+
+
+async def restore_named(
+    snapshots: Snapshots | None,
+    replay: Replay,
+    partition: Partition,
+    resources: Resources,
+    checkpoint: str,
+    *,
+    start: Start,
+    position: int,
+) -> int:
+    """Put this checkpoint in the place of all bundles, whatever they have; how many.
+
+    Raises RefusedError where one of them can't start from it, and what the archive raises.
+    """
+    states = list(replay.states.values())
+    for state in states:
+        bundle = state.bundle
+        if snapshots is None:
+            raise RefusedError(f"checkpoint {checkpoint} is not to be had: [snapshots].url is none")
+        of = snapshots.bundle_id(partition, bundle.digest)
+        found = await fetch(
+            snapshots, of, bundle, resources, at_or_below=position, only=checkpoint
+        ) or await _fetch_former(
+            snapshots,
+            replay,
+            partition,
+            bundle,
+            resources,
+            start=start,
+            need=None,
+            at_least=0,
+            at_or_below=position,
+            only=checkpoint,
+        )
+        if found is None:
+            after = " from before the first event that is left out" if bundle.exclusions else ""
+            raise RefusedError(f"checkpoint {checkpoint} has no whole state of {of}{after}")
+        await _put(replay, bundle, found, start, of)
+    return len(states)
+
+
+async def _put(
+    replay: Replay, bundle: BundlePlan, found: Restored, start: Start, of: BundleId
+) -> None:
+    await replay.exchange(bundle, found.path, start.offset)
+    manifest = found.manifest
+    log.info(
+        "%s restored from checkpoint %s at offset %d%s",
+        of,
+        manifest.checkpoint,
+        manifest.next_offset,
+        "" if manifest.of == of else f", which was {manifest.of}'s",
+    )
 
 
 async def _fetch_former(
@@ -194,7 +242,7 @@ async def _fetch_former(
             bundle,
             resources,
             at_or_below=offset,
-            at_least=offset,
+            only=one.manifest.checkpoint,
             becomes=snapshots.bundle_id(partition, bundle.digest),
             floor_ms=one.floor_ms,
         )

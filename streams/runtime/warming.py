@@ -16,7 +16,7 @@ from streams.errors import RefusedError, UnreachableError
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
 from streams.runtime.replay import Replay
-from streams.runtime.restoring import restore_lacking
+from streams.runtime.restoring import restore_lacking, restore_named
 from streams.runtime.reviving import Need, Start, find_start
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Warming:
         partition: int,
         name: Name,
         *,
+        checkpoint: str | None,
         known: Collection[str],
         need: Need | None,
         app_start: int,
@@ -61,6 +62,7 @@ class Warming:
         self._plan = stream.version(*name).plan
         self._stream = stream
         self._missing = [one for one in self._plan.bundles if one.digest not in known]
+        self._checkpoint = checkpoint
         self._need = need
         self._app_start = app_start
         self._index = index
@@ -120,6 +122,18 @@ class Warming:
             self.replay.open(self._missing, start.offset, floor_ms=start.floor_ms)
 
         await self._run(open_all)
+        if self._checkpoint is not None:
+            restored = await restore_named(
+                self._context.snapshots,
+                self.replay,
+                (self._stream.name, self._at[1]),
+                self._context.resources,
+                self._checkpoint,
+                start=start,
+                position=position,
+            )
+            self._context.stats.restored += restored
+            return
         states = self.replay.states.values()
         lost = [
             one

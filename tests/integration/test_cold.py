@@ -57,6 +57,11 @@ class Cold(Rig):
         ran = self.run("versions", name or self.feature_set, "--json")
         return [(row["version"], row["state"]) for row in ran.json()["versions"]]
 
+    def ready_of(self, version: str) -> int:
+        """How many partitions have a version ready."""
+        rows = self.run("versions", self.feature_set, "--json").json()["versions"]
+        return next(int(row["partitions_ready"]) for row in rows if row["version"] == version)
+
     def ready(self, name: str) -> int:
         """How many partitions have a set's first version ready."""
         rows = self.run("versions", name, "--json").json()["versions"]
@@ -120,6 +125,61 @@ def test_a_cold_version_comes_back_by_replay_alone_whoever_is_killed(rig: Cold) 
     verdict = rig.check.verdict([cut_of(rig, one("completed")) for one in asked])
     assert verdict.clean, verdict
     assert [count > 0 for count in verdict.by_version.values()] == [True, True]
+
+
+def test_a_cold_version_starts_from_the_checkpoint_that_is_named(rig: Cold) -> None:
+    schema_id = rig.check.prepare(TUMBLING)
+    events = Load(seed=8, events=8_000, entities=60, schema_id=schema_id, step_ms=STEP_MS)
+    records = events.records()
+    archive = {"REWINDOW_SNAPSHOTS_URL": (rig.directory / "archive").as_uri()}
+    with rig.on("first", **archive) as worker:
+        rig.produce(islice(records, 3_000))
+        worker.until(rig.finished, "done with the first events")
+        taken = rig.ask(action="snapshot", reason="a state that is known to be good")
+        worker.until(lambda: taken("completed"), "done with a checkpoint")
+        named = (taken("completed") or {})["checkpoint"]
+        good = ends(rig.produced)
+        rig.produce(islice(records, 1_000))
+        worker.until(rig.finished, "done with more events")
+        rig.check.publish(TUMBLING, OTHER)
+        asked = [rig.ask(action="activate", target=V2)]
+        # The switch stores a newer checkpoint of 1.0.0.
+        worker.until(lambda: asked[0]("completed"), "switched to 1.1.0")
+        worker.until(lambda: rig.is_cold(V1), "rid of 1.0.0")
+        rig.produce(islice(records, 1_000))
+        worker.until(rig.finished, "done with what 1.1.0 serves")
+        unknown = named[:-1] + ("0" if named[-1] != "0" else "1")
+        refused = rig.run("rollback", rig.feature_set, "--reason", "x", "--checkpoint", unknown)
+        assert refused.exit_code == 3
+        assert f"checkpoint {unknown}: it has no whole state of what" in refused.stderr
+        before = worker.stats.get("restored", 0)
+        arguments = ("--checkpoint", named, "--reason", "it leaves too much out", "--json")
+        back = rig.run("rollback", rig.feature_set, *arguments)
+        assert back.exit_code == 0, back.stderr
+        worker.until(lambda: worker.stats.get("restored") == before + 4, "restored")
+        # What is live needs nothing of it.
+        rig.check.publish(TUMBLING, OTHER, TUMBLING.replace(V1, V3).replace("5s", "6s"))
+        worker.until(lambda: (V3, "live") in rig.versions(), "live at once")
+        worker.until(lambda: rig.ready_of(V3) == 4, "ready on every partition")
+        asked.append(rig.ask(action="activate", target=V3, checkpoint=named))
+        worker.until(lambda: asked[1]("completed"), "switched to 1.2.0")
+        rig.produce(records)
+        rig.produce(events.closing())
+        worker.until(rig.finished, "done with all events")
+        assert worker.stop() == 0, worker.messages
+    reply = back.json()
+    assert (reply["checkpoint"], reply["plan"]["checkpoint"], reply["reasons"]) == (
+        named,
+        named,
+        [],
+    )
+    assert {it["partition"]: it["needs_offset"] for it in reply["plan"]["replays"]} == good
+    hot = asked[1]("completed") or {}
+    assert [reason["code"] for reason in hot["reasons"]] == ["nothing_restored"]
+    assert hot["checkpoint"] != named
+    cuts = [cut_of(rig, one) for one in (asked[0]("completed"), reply, hot)]
+    verdict = rig.check.verdict(cuts)
+    assert verdict.clean, verdict
 
 
 def test_what_can_not_be_gone_back_to_is_rejected_and_nothing_changes(rig: Cold) -> None:

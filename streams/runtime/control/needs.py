@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,10 @@ from aiokafka.errors import KafkaError
 from streams.control.facts import Target
 from streams.control.records import Exclusion, Replay
 from streams.datapath.log_index import LogIndex
-from streams.definitions.exclusions import NEVER
-from streams.definitions.plan import formers, plan_versions
+from streams.definitions.plan import plan_versions
 from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.runtime.committed import read_progress
+from streams.runtime.formers import origins
 from streams.runtime.log_index import read_indexes
 from streams.runtime.reviving import Need, needed_offset
 from streams.schema.types import field_types
@@ -103,7 +103,7 @@ class Replayed:
             if offset < begins[number] and not plan.rekeyed:
                 offset = await self._by_timestamp(at, need, plan.source, offset, begins[number])
             if offset < begins[number]:
-                digests = [list(_begins(it, number, rekeyed=plan.rekeyed)) for it in bundles]
+                digests = [list(origins(it, number, rekeyed=plan.rekeyed)) for it in bundles]
                 offset = await self._by_checkpoint((one.stream, number), digests, need, offset)
             found[number] = offset
         return found
@@ -145,44 +145,33 @@ class Replayed:
             return offset
 
 
-def _begins(bundle: Bundle, partition: int, *, rekeyed: bool) -> Iterator[tuple[str, int]]:
-    """Digests of the bundles with whose checkpoints this one may begin, each up to an offset.
-
-    Of those that leave out less (see formers.py) only ranges of offsets tell that here.
-    """
-    limit = NEVER
-    yield bundle.digest, limit
-    for former, without in zip(formers(bundle), reversed(bundle.exclusions), strict=True):
-        if rekeyed or without.where is not None:
-            return
-        limit = min(limit, without.first_offset(partition))
-        yield former.digest, limit
-
-
 def reaches_back(checkpoint: Manifest, need: Need) -> bool:
     """Whether panes are whole in a checkpoint from where they are needed on."""
     return checkpoint.floor_ms is None or checkpoint.floor_ms <= need.needed_ms
 
 
 def lacking(target: Target, definitions: Definitions) -> tuple[Plan, list[Bundle]]:
-    """The target's plan, and those of its bundles that no ready version has."""
+    """The target's plan, and the bundles of what is prepared that no ready version has."""
     plans = {
         (name, version): plan
         for name in {target.feature_set, *(name for name, _ in target.ready)}
         for version, plan in _plans(name, definitions, target.left_out.get(name, ()))
     }
     there = {bundle.digest for name in target.ready for bundle in plans[name].bundles}
-    plan = plans[target.feature_set, target.version]
+    wanted = {version: plans[target.feature_set, version] for version in target.prepared}
+    wanted[target.version] = plan = plans[target.feature_set, target.version]
     if target.exclude is not None:
         name, exclude = target.feature_set, target.exclude
         before = target.left_out.get(name, ())
         number = 1 + max((one.number for one in before), default=0)
         news = Exclusion(number=number, where=exclude.where, offsets=exclude.offsets)
         try:
-            plan = dict(_plans(name, definitions, (*before, news)))[target.version]
+            cleaned = dict(_plans(name, definitions, (*before, news)))
         except InvalidInputError:
             return plan, []  # the gate says why
-    return plan, [one for one in plan.bundles if one.digest not in there]
+        wanted = {version: cleaned[version] for version in wanted}
+    bundles = {bundle.digest: bundle for one in wanted.values() for bundle in one.bundles}
+    return wanted[target.version], [one for one in bundles.values() if one.digest not in there]
 
 
 def _plans(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from streams.control.facts import Outside, Target
 from streams.definitions.expressions import check_filter
 from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.names import Names, subjects
+from streams.runtime.control.needs import lacking
 from streams.runtime.control.schemas import LEVEL
+from streams.runtime.control.starting import Found, find_named
 from streams.schema.compat import incompatibilities
 from streams.schema.types import field_types, unsupported_fields
 
@@ -42,10 +45,14 @@ class OutsideFacts:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
+                named = await self._named(target, published)
+                replays = await self._replays(target, published)
                 return Outside(
                     schema_reasons=await self._schema(target, published),
                     exclude_reasons=exclude_reasons(target, published.definitions),
-                    replays=await self._replays(target, published),
+                    replays=tuple(map(named.replayed, replays)),
+                    checkpoint_missing=tuple(named.missing),
+                    checkpoint_unusable=tuple(named.unusable),
                 )
             except (UnreachableError, TimeoutError) as error:
                 log.warning("a request for %s waits: %s", target.feature_set, error)
@@ -53,6 +60,18 @@ class OutsideFacts:
                 return Outside()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _named(self, target: Target, published: Published) -> Found:
+        """What there is of the checkpoint that a request names."""
+        if target.checkpoint is None:
+            return Found()
+        plan, bundles = await asyncio.to_thread(lacking, target, published.definitions)
+        partitions = range(published.catalog.sets[target.feature_set].partitions)
+        wanted = [number for number in partitions if number not in target.partitions]
+        found = await find_named(
+            self._context.snapshots, target.checkpoint, plan, bundles or plan.bundles, wanted
+        )
+        return found if bundles else replace(found, manifests={})
 
     async def _schema(self, target: Target, published: Published) -> tuple[str, ...]:
         found = published.definitions.version(target.feature_set, target.version)

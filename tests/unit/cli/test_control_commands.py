@@ -88,6 +88,18 @@ def test_a_hot_switch_in_words() -> None:
     assert unfinished(request(), accepted).startswith(f"{V2} of {SET} is decided (epoch 1)")
 
 
+def test_a_checkpoint_to_start_from_in_words() -> None:
+    run = Run(V1, V2, new_checkpoint=lambda *_: "c2")
+    run.ready(V1)
+    run.ask(activate(V2, checkpoint="c1"))
+    wanted = f"preparing {V2} from checkpoint c1: ready on 0 of 2 partitions when it began"
+    assert progress(run.replies[-1]) == wanted
+    run.ready(V2)
+    run.fence()
+    run.stored("r1", 0, 1)
+    assert summary(run.replies[-1])[1] == "its state started from checkpoint c1"
+
+
 def test_a_dry_run_in_words() -> None:
     accepted, completed = replies(V1, V2, asked=V2, dry_run=True)
     assert progress(accepted) == f"would be accepted: {V1} to {V2}"

@@ -70,6 +70,7 @@ PLAN = Plan(
     replays=REPLAYS,
     undoes=("2.0.0",),
     becomes_cold=("0.9.0",),
+    checkpoint="c",
 )
 REQUEST = Request(
     request_id="r1",
@@ -87,7 +88,7 @@ SET = SetRecord(
     epoch=4,
     live=(
         LiveVersion(version="1.1.0", generation=2, ready=True),
-        LiveVersion(version="2.0.0", excluding=9),
+        LiveVersion(version="2.0.0", excluding=9, checkpoint="c"),
     ),
     generation=2,
     served=("1.0.0", "1.1.0"),

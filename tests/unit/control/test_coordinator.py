@@ -387,14 +387,18 @@ def test_a_version_is_not_ready_while_there_is_no_stream() -> None:
 def test_what_the_gate_needs_to_know_more_of() -> None:
     run = two_versions()
     target = run.coordinator.target
-    assert target(raw(activate(V2))) == Target(feature_set=SET, version=V2, cold=False)
+    hot = Target(feature_set=SET, version=V2, cold=False, left_out={SET: ()}, prepared=(V2,))
+    assert target(raw(activate(V2))) == hot
     assert target(raw(activate("9.9.9"))) is None
     assert target(raw(request())) is None
     assert target(raw(Request(request_id="x", feature_set="other"))) is None
     assert target(raw(parse_json(b"{"))) is None
     run.ask(activate(V2))
     assert target(raw(activate(V2))) is None
-    assert target(raw(request(request_id="r2"))) == Target(feature_set=SET, version=V1, cold=False)
+    back = replace(hot, version=V1, prepared=(V1,))
+    assert target(raw(request(request_id="r2"))) == back
+    from_it = replace(back, checkpoint="c")
+    assert target(raw(request(request_id="r2", checkpoint="c"))) == from_it
 
 
 @pytest.mark.parametrize("at", range(6))

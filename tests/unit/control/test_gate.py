@@ -154,7 +154,13 @@ def toggle(**fields: Any) -> Request:
         (Code.SOURCE_GONE, request(exclude=Exclude(where="a")),
          facts(outside=Outside(replays=(GONE,))), "flights[1]",
          "from offset 40, and the topic begins at 50"),
-        (Code.UNSUPPORTED, request(checkpoint="c"), ROLLED, "checkpoint", "leave it out"),
+        (Code.NO_CHECKPOINTS, activate(V2, checkpoint="c"), facts(), "snapshots", "are kept"),
+        (Code.CHECKPOINT_UNKNOWN, activate(V2, checkpoint="c"),
+         facts(checkpoints=True, outside=Outside(checkpoint_missing=("it lacks",))), "c",
+         "checkpoint c: it lacks"),
+        (Code.CHECKPOINT_UNUSABLE, activate(V2, checkpoint="c"),
+         facts(checkpoints=True, outside=Outside(checkpoint_unusable=("too late",))), "c",
+         "checkpoint c: too late"),
     ],
 )  # fmt: skip
 def test_each_code(code: Code, asked: Request, given: Facts, subject: str, words: str) -> None:
@@ -163,8 +169,7 @@ def test_each_code(code: Code, asked: Request, given: Facts, subject: str, words
     (reason,) = [reason for reason in verdict.reasons if reason.code == code]
     assert reason.subject == subject
     assert words in reason.message
-    if code is not Code.UNSUPPORTED:
-        assert {reason.code for reason in verdict.reasons} == {code}
+    assert {reason.code for reason in verdict.reasons} == {code}
 
 
 @pytest.mark.parametrize(
@@ -203,11 +208,11 @@ def test_a_fallback_has_to_fit(changed: dict[str, Any], why: str) -> None:
 def test_all_reasons_are_collected() -> None:
     asked = activate("9.0.0", if_serving=V3, deadline_ms=1, checkpoint="x")
     assert codes(asked, facts(in_flight="r0")) == [
-        Code.UNSUPPORTED,
         Code.DEADLINE_PASSED,
         Code.IF_SERVING_DIFFERS,
         Code.IN_FLIGHT,
         Code.UNKNOWN_VERSION,
+        Code.NO_CHECKPOINTS,
     ]
 
 

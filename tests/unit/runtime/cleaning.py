@@ -32,13 +32,27 @@ class Cleaned(Town):
             versions[plan.view.name] = SimpleNamespace(plan=plan, output=None)
         return made
 
-    def leave_out(self, count: int, *, force: int = 0, epoch: int = 0, ready: bool = False) -> None:
-        """Decide that 1.0.0 is prepared without the events of the first `count` exclusions; that
-        it serves so is in `force` up to that many of them."""
+    def leave_out(
+        self,
+        count: int,
+        *,
+        force: int = 0,
+        epoch: int = 0,
+        ready: bool = False,
+        checkpoint: str | None = None,
+    ) -> None:
+        """Decide that 1.0.0 is prepared without the events of the first `count` exclusions, from
+        this checkpoint; that it serves so is in `force` up to that many of them."""
         numbers = [0, *(one.number for one in self.exclusions)]
         self.decided.next_offset += 1
         live = LiveVersion(version=V1, generation=1, ready=True, excluding=numbers[force])
-        news = LiveVersion(version=V1, generation=9, ready=ready, excluding=numbers[count])
+        news = LiveVersion(
+            version=V1,
+            generation=9,
+            ready=ready,
+            excluding=numbers[count],
+            checkpoint=checkpoint,
+        )
         record = self.decided.sets["a"] = SetRecord(
             feature_set="a",
             serving=V1,
