@@ -10,7 +10,7 @@ from streams.names import variant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control.records import Exclusion
+    from streams.definitions.exclusions import Exclusion
     from streams.definitions.model import FeatureSet
 
 OFFSET_FIELD = "o"

@@ -31,7 +31,8 @@ from streams.schema.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streams.control.records import Exclude, OffsetRange, Reply, Request
+    from streams.control.records import Reply, Request
+    from streams.definitions.exclusions import Exclude, OffsetRange
     from streams.settings import Settings
 
 DEADLINE = "10m"
@@ -204,7 +205,7 @@ def parse_version(text: str) -> tuple[str, str]:
 
 def parse_exclude(given: list[str]) -> Exclude | None:
     """What `--exclude` says, each being a condition or a range. Raises InvalidInputError."""
-    from streams.control.records import Exclude, OffsetRange
+    from streams.definitions.exclusions import Exclude, OffsetRange
 
     if not given:
         return None

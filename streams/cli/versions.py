@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from streams.control.acks import Acks
-    from streams.control.records import ControlRecord, SetRecord
+    from streams.control.records import ControlRecord
+    from streams.control.set_record import SetRecord
     from streams.definitions.store import PublishedSet
     from streams.settings import Settings
 
@@ -93,7 +94,7 @@ def version_rows(
     partitions: int,
 ) -> list[VersionRow]:
     """The rows of a set; `published` are its versions, `records` all decisions in order."""
-    from streams.control.records import SetRecord
+    from streams.control.set_record import SetRecord
 
     name = published[0].feature_set.name
     history = _History(published[0].feature_set.version)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streams.control.machine import FINAL
-from streams.control.records import Ack, Checkpointed, Failed, Fenced, LiveVersion, Ready
+from streams.control.records import Ack, Checkpointed, Failed, Fenced, Ready
+from streams.control.set_record import LiveVersion
 
 if TYPE_CHECKING:
     from streams.control.state import ControlState

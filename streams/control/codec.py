@@ -27,10 +27,10 @@ from streams.control.records import (
     Reply,
     Request,
     RequestRecord,
-    SetRecord,
     Stamp,
 )
 from streams.control.requests import parse_fields, request_fields
+from streams.control.set_record import SetRecord
 from streams.schema.decode import HEADER_BYTES, MAGIC, header
 
 if TYPE_CHECKING:

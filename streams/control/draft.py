@@ -19,14 +19,16 @@ from streams.control.records import (
     Reply,
     ReplyState,
     RequestRecord,
-    SetRecord,
     Stamp,
 )
+from streams.control.set_record import SetRecord
 
 if TYPE_CHECKING:
-    from streams.control.records import Exclude, Exclusion, LiveVersion, Request
+    from streams.control.records import Request
     from streams.control.routes import Rules
+    from streams.control.set_record import LiveVersion
     from streams.control.state import ControlState
+    from streams.definitions.exclusions import Exclude, Exclusion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.control.records import Action, Pin, Toggle
+from streams.control.records import Action
 from streams.control.routes import (
     activated,
     given_up,
@@ -17,10 +17,12 @@ from streams.control.routes import (
     unpinned,
     version_before,
 )
+from streams.control.set_record import Pin, Toggle
 
 if TYPE_CHECKING:
-    from streams.control.records import Request, SetRecord
+    from streams.control.records import Request
     from streams.control.routes import Rules
+    from streams.control.set_record import SetRecord
 
 
 def effect(

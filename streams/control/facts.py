@@ -13,16 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from streams.control.acks import Acks
-    from streams.control.records import (
-        Exclude,
-        Exclusion,
-        Pin,
-        Replay,
-        Request,
-        RequestRecord,
-        SetRecord,
-    )
+    from streams.control.records import Replay, Request, RequestRecord
+    from streams.control.set_record import Pin, SetRecord
     from streams.control.state import ControlState
+    from streams.definitions.exclusions import Exclude, Exclusion
 
 
 CHECKPOINT_WAIT_MS = 60_000

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.control.facts import Facts, PublishedSet, PublishedVersion
-    from streams.control.records import Exclude, Request, SetRecord
+    from streams.control.records import Request
+    from streams.control.set_record import SetRecord
+    from streams.definitions.exclusions import Exclude
 
 _SWITCHES = (Action.ROLLBACK, Action.ACTIVATE)
 

@@ -17,8 +17,8 @@ from streams.windowing.panes import ceil_to, floor_to
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streams.control.records import SetRecord
     from streams.control.routes import Rules
+    from streams.control.set_record import SetRecord
     from streams.definitions.plan import Plan, View
 
 

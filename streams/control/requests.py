@@ -10,15 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streams.control.records import (
-    Action,
-    Code,
-    Exclude,
-    OffsetRange,
-    Origin,
-    Reason,
-    Request,
-)
+from streams.control.records import Action, Code, Origin, Reason, Request
+from streams.definitions.exclusions import Exclude, OffsetRange
 from streams.errors import UnreachableError
 from streams.suggest import did_you_mean
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from streams.control.records import Activation, Exclusion, LiveVersion, Pin, SetRecord, Toggle
+from streams.control.set_record import Activation, LiveVersion, Pin, SetRecord, Toggle
+from streams.definitions.exclusions import Exclusion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control.records import Exclude
+    from streams.definitions.exclusions import Exclude
 
 KEEP = 2
 """How many versions before the serving one stay live unless the settings say otherwise."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streams.control.machine import FINAL
-from streams.control.records import ControlRecord, Head, RequestRecord, SetRecord, State
+from streams.control.records import ControlRecord, Head, RequestRecord, State
 from streams.control.routes import default_route
+from streams.control.set_record import SetRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,8 @@ from streams.control.routes import marked_ready, prepared, settled
 if TYPE_CHECKING:
     from streams.control.draft import Draft
     from streams.control.facts import Known, Outside
-    from streams.control.records import Failed, Pin, Request, RequestRecord
+    from streams.control.records import Failed, Request, RequestRecord
+    from streams.control.set_record import Pin
 
 _ACCEPTED = {
     How.HOT: Event.ACCEPT_HOT,

@@ -14,7 +14,7 @@ from streams.datapath.feature_set import SetPath
 from streams.datapath.step import Fenced, Step
 
 if TYPE_CHECKING:
-    from streams.control.records import Held
+    from streams.control.set_record import Held
     from streams.datapath.standing import Standing
     from streams.datapath.versions import Versions
 

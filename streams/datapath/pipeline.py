@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from streams.control.records import Held
+    from streams.control.set_record import Held
     from streams.datapath.bundle_state import BundleState, Flush
     from streams.datapath.feature_set import Prepared, Reading
     from streams.datapath.live_view import LiveView

@@ -12,7 +12,7 @@ from streams.names import outlet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streams.control.records import Held
+    from streams.control.set_record import Held
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.live_view import LiveView
     from streams.datapath.progress import Closed, Progress

@@ -28,7 +28,8 @@ from streams.runtime.warming import AWAY, ReadIndex, Warming
 from streams.windowing.panes import floor_to
 
 if TYPE_CHECKING:
-    from streams.control.records import Ack, LiveVersion
+    from streams.control.records import Ack
+    from streams.control.set_record import LiveVersion
     from streams.datapath.step import Fenced, Step
     from streams.definitions.plan import Bundle
     from streams.runtime.context import Context

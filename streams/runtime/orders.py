@@ -20,7 +20,8 @@ from streams.runtime.topics import prepare_topics
 
 if TYPE_CHECKING:
     from streams.control.codec import Kind
-    from streams.control.records import Ack, Held, RequestRecord, SetRecord
+    from streams.control.records import Ack, RequestRecord
+    from streams.control.set_record import Held, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.control.routes import Routes
     from streams.runtime.producer import Outgoing

@@ -9,7 +9,7 @@ from streams.runtime.streams import vector_output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streams.control.records import Pin
+    from streams.control.set_record import Pin
     from streams.datapath.feature_set import SetPath
     from streams.datapath.progress import Progress
     from streams.datapath.step import Step

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from streams.control.records import Held
+from streams.control.set_record import Held
 from streams.names import set_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streams.control.records import LiveVersion, RequestRecord, SetRecord
+    from streams.control.records import RequestRecord
+    from streams.control.set_record import LiveVersion, SetRecord
     from streams.datapath.progress import Progress
     from streams.runtime.streams import Stream
 

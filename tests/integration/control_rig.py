@@ -16,7 +16,8 @@ from streams.clock import SystemClock
 from streams.config import load_settings
 from streams.control.audit import verify
 from streams.control.codec import decode_audit, decode_control, decode_reply
-from streams.control.records import Fenced, Ready, SetRecord
+from streams.control.records import Fenced, Ready
+from streams.control.set_record import SetRecord
 from streams.control.state import fold
 from streams.definitions.publish import publish
 from streams.kafka import aiokafka_config

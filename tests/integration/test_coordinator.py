@@ -11,7 +11,8 @@ from confluent_kafka import TopicPartition
 
 from streams.control.codec import Kind, encode
 from streams.control.facts import Target
-from streams.control.records import Action, Held, Replay, Request
+from streams.control.records import Action, Replay, Request
+from streams.control.set_record import Held
 from streams.definitions.store import pack, read_definitions
 from streams.definitions.topics import control_topics
 from streams.errors import RewindowError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import fastavro
 
-from streams.control import records
-from streams.control.records import Held
+from streams.control import set_record
+from streams.control.set_record import Held
 from streams.datapath import batch
 from streams.datapath.bundle_state import BundleState, Flush, watermark_of
 from streams.datapath.feature_set import SetPath
@@ -242,13 +242,13 @@ def held_after(held: Held, decided: Decided) -> Held:
         name = (decided.version, decided.feature)
         toggles = tuple(one for one in held.toggles if (one.version, one.feature) != name)
         if decided.off:
-            toggle = records.Toggle(
+            toggle = set_record.Toggle(
                 version=decided.version, feature=decided.feature, fallback=decided.stand_in
             )
             toggles = (*toggles, toggle)
         return replace(held, toggles=toggles)
     pinned = tuple(one for one in held.pinned if one.version != decided.version)
     if decided.pinned:
-        pin = records.Pin(version=decided.version, key_schema_id=1, value_schema_id=2)
+        pin = set_record.Pin(version=decided.version, key_schema_id=1, value_schema_id=2)
         pinned = (*pinned, pin)
     return replace(held, pinned=pinned)

@@ -34,10 +34,10 @@ from streams.control.records import (
     ReplyState,
     Request,
     RequestRecord,
-    SetRecord,
     State,
 )
 from streams.control.requests import RawRequest, Unreadable, parse_json
+from streams.control.set_record import SetRecord
 from streams.control.state import ControlState, fold
 
 SETS = ("a", "b")

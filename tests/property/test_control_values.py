@@ -15,28 +15,23 @@ from streams.control.gate import Accept, decide
 from streams.control.records import (
     GENESIS,
     Action,
-    Activation,
     AuditEvent,
     AuditRecord,
     ControlRecord,
-    Exclude,
     Head,
     How,
-    LiveVersion,
-    OffsetRange,
     Origin,
-    Pin,
     Replay,
     Request,
     RequestRecord,
-    SetRecord,
     Stamp,
     State,
-    Toggle,
 )
 from streams.control.requests import Unreadable, parse_fields, read_request, request_fields
 from streams.control.routes import Rules
+from streams.control.set_record import Activation, LiveVersion, Pin, SetRecord, Toggle
 from streams.control.state import fold
+from streams.definitions.exclusions import Exclude, OffsetRange
 
 VERSIONS = ("1.0.0", "1.1.0", "2.0.0")
 

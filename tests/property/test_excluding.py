@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.control.records import Exclusion, Held, OffsetRange
+from streams.control.set_record import Held
+from streams.definitions.exclusions import Exclusion, OffsetRange
 from tests.left_out import OFFSET_FIELD, without
 from tests.property.test_switching import Item, items, rows, small_versions
 from tests.reference import Event, Idle, Reference, Switch, compare

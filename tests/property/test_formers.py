@@ -27,7 +27,7 @@ from tests.unit.runtime.town import CrashError, ReadsWorld
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control.records import Exclusion
+    from streams.definitions.exclusions import Exclusion
 
 
 @dataclass

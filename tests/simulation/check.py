@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 
 from streams.control.codec import decode_audit
-from streams.control.records import Held, SetRecord
+from streams.control.set_record import Held, SetRecord
 from streams.datapath.progress import Progress
 from streams.names import AS_OF, KIND_FIELD, VERSION_FIELD, outlet, set_of
 from streams.runtime.producer import read_spilled
@@ -22,8 +22,8 @@ from tests.simulation.check_control import check_control, control_records, in_fo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streams.control.records import Exclusion
     from streams.datapath.records import OneRecord
+    from streams.definitions.exclusions import Exclusion
     from streams.definitions.model import FeatureSet
     from tests.simulation.world import World
 

@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 from streams.control.audit import verify
 from streams.control.codec import decode_ack, decode_audit, decode_control, decode_reply
 from streams.control.machine import FINAL
-from streams.control.records import (
-    Action,
-    AuditEvent,
-    Exclude,
-    Fenced,
-    RequestRecord,
-    SetRecord,
-    State,
-)
+from streams.control.records import Action, AuditEvent, Fenced, RequestRecord, State
+from streams.control.set_record import SetRecord
+from streams.definitions.exclusions import Exclude
 from streams.runtime.control.acks import is_ack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streams.control.records import ControlRecord, Exclusion
+    from streams.control.records import ControlRecord
+    from streams.definitions.exclusions import Exclusion
     from tests.simulation.world import World
 
 DECIDED = (AuditEvent.REJECTED, AuditEvent.DRY_RUN, AuditEvent.ACCEPTED)

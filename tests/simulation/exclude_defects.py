@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from streams.control.records import SetRecord
+from streams.control.set_record import SetRecord
 from streams.datapath import fence as fence_module
 from streams.datapath.batch import OFFSET
 from streams.datapath.bundle_state import BundleState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streams.control.records import RequestRecord, SetRecord, State
+from streams.control.records import RequestRecord, State
+from streams.control.set_record import SetRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

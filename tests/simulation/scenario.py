@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from streams.control.codec import Kind, decode_control, encode
-from streams.control.records import Action, Exclusion, Request
+from streams.control.records import Action, Request
 from streams.control.requests import request_fields
 from streams.control.state import ControlState
+from streams.definitions.exclusions import Exclusion
 from streams.errors import InvalidInputError
 from streams.runtime.control.schemas import topic_of
 from streams.runtime.crashpoints import ARCHIVE_POINTS, POINTS
@@ -24,7 +25,7 @@ from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streams.control.records import Exclude
+    from streams.definitions.exclusions import Exclude
     from streams.definitions.model import FeatureSet
     from tests.simulation.world import World
 

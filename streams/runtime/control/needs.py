@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from streams.control.facts import Target
-from streams.control.records import Exclusion, Replay
+from streams.control.records import Replay
 from streams.datapath.log_index import LogIndex
+from streams.definitions.exclusions import Exclusion
 from streams.definitions.plan import plan_versions
 from streams.errors import InvalidInputError, RewindowError, UnreachableError
 from streams.runtime.committed import read_progress

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from streams.control.facts import Outside
-from streams.control.records import Pin
+from streams.control.set_record import Pin
 from streams.definitions.outputs import make_pinned_topic
 from streams.errors import RewindowError, UnreachableError
 from streams.runtime.control.outside import FIRST_PAUSE_S, LONGEST_PAUSE_S

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from streams.control.records import Held, SetRecord
+from streams.control.set_record import Held, SetRecord
 from streams.control.state import ControlState
 from streams.errors import RewindowError
 from streams.runtime.control.reading import ControlReader

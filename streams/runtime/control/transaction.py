@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streams.control.codec import Kind, encode
-from streams.control.records import SetRecord
+from streams.control.set_record import SetRecord
 from streams.runtime.control.schemas import topic_of
 from streams.runtime.producer import Outgoing
 

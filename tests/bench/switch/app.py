@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streams.config import load_settings
 from streams.control.codec import decode_control
-from streams.control.records import SetRecord
+from streams.control.set_record import SetRecord
 from streams.errors import RewindowError
 from tests.bench.load import PARTITIONS, SCHEMA
 from tests.bench.switch.noting import Recovered, read_notes

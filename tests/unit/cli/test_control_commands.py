@@ -14,18 +14,10 @@ from streams.cli.requests import parse_deadline, parse_exclude, parse_version
 from streams.cli.versions import VersionRow, exclusion_rows, version_rows
 from streams.control.acks import Acks
 from streams.control.facts import Outside
-from streams.control.records import (
-    Action,
-    Code,
-    Exclude,
-    Exclusion,
-    OffsetRange,
-    Pin,
-    Reason,
-    Reply,
-    ReplyState,
-)
+from streams.control.records import Action, Code, Reason, Reply, ReplyState
 from streams.control.requests import Unreadable
+from streams.control.set_record import Pin
+from streams.definitions.exclusions import Exclude, Exclusion, OffsetRange
 from streams.definitions.model import Feature, FeatureSet, Function
 from streams.definitions.store import PublishedSet
 from streams.errors import (

@@ -13,15 +13,14 @@ from streams.control.records import (
     ControlRecord,
     Failed,
     Fenced,
-    LiveVersion,
     Origin,
     Ready,
     Reply,
     Request,
-    SetRecord,
 )
 from streams.control.requests import RawRequest, Unreadable
 from streams.control.routes import Rules
+from streams.control.set_record import LiveVersion, SetRecord
 from streams.control.state import ControlState, fold
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streams.control.acks import Acks
-from streams.control.records import Failed, Fenced, LiveVersion, Ready
+from streams.control.records import Failed, Fenced, Ready
+from streams.control.set_record import LiveVersion
 from streams.control.state import ControlState
 from tests.unit.control.small import SET, V1, V2, route
 

@@ -22,20 +22,14 @@ from streams.control.codec import (
 )
 from streams.control.records import (
     Action,
-    Activation,
     AuditEvent,
     AuditRecord,
     ControlRecord,
-    Exclude,
-    Exclusion,
     Failed,
     Fenced,
     Head,
     How,
-    LiveVersion,
-    OffsetRange,
     Origin,
-    Pin,
     Plan,
     Ready,
     Reason,
@@ -44,12 +38,12 @@ from streams.control.records import (
     ReplyState,
     Request,
     RequestRecord,
-    SetRecord,
     Stamp,
     State,
-    Toggle,
 )
 from streams.control.requests import parse_fields, read_request
+from streams.control.set_record import Activation, LiveVersion, Pin, SetRecord, Toggle
+from streams.definitions.exclusions import Exclude, Exclusion, OffsetRange
 from streams.schema.compat import incompatibilities
 from streams.schema.values import ValueReader
 

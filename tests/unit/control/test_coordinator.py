@@ -16,10 +16,10 @@ from streams.control.records import (
     ReplyState,
     Request,
     RequestRecord,
-    SetRecord,
     State,
 )
 from streams.control.requests import parse_json
+from streams.control.set_record import SetRecord
 from streams.control.state import fold
 from tests.unit.control.small import NOW, SET, V1, V2, V3, Run, activate, raw, request
 

@@ -6,19 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from streams.control.audit import verify
-from streams.control.records import (
-    Action,
-    Code,
-    Exclude,
-    Failed,
-    LiveVersion,
-    OffsetRange,
-    Pin,
-    Ready,
-    Request,
-    State,
-)
+from streams.control.records import Action, Code, Failed, Ready, Request, State
+from streams.control.set_record import LiveVersion, Pin
 from streams.control.state import fold
+from streams.definitions.exclusions import Exclude, OffsetRange
 from tests.unit.control.small import PARTITIONS, SET, STREAM, V1, V2, V3, Run, activate, request
 
 BAD = Exclude(where="delay > 1000")

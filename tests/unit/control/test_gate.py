@@ -9,22 +9,10 @@ import pytest
 
 from streams.control.facts import Facts, Outside
 from streams.control.gate import Accept, Reject, decide
-from streams.control.records import (
-    Action,
-    Activation,
-    Code,
-    Exclude,
-    Exclusion,
-    How,
-    LiveVersion,
-    OffsetRange,
-    Pin,
-    Plan,
-    Replay,
-    Request,
-    Toggle,
-)
+from streams.control.records import Action, Code, How, Plan, Replay, Request
 from streams.control.routes import Rules
+from streams.control.set_record import Activation, LiveVersion, Pin, Toggle
+from streams.definitions.exclusions import Exclude, Exclusion, OffsetRange
 from tests.unit.control.small import (
     NOW,
     PARTITIONS,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from streams.control.preview import PartitionFacts, Preview, preview
-from streams.control.records import LiveVersion, SetRecord
 from streams.control.routes import Rules
+from streams.control.set_record import LiveVersion, SetRecord
 from streams.definitions.model import FeatureSet, Function
 from streams.definitions.plan import plan_versions
 from streams.schema.types import field_types

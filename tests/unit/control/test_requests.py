@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streams.control.records import Action, Code, Exclude, OffsetRange, Request
+from streams.control.records import Action, Code, Request
 from streams.control.requests import (
     MAX_RANGES,
     MAX_REASONS,
@@ -17,6 +17,7 @@ from streams.control.requests import (
     read_request,
     request_fields,
 )
+from streams.definitions.exclusions import Exclude, OffsetRange
 from streams.errors import RewindowError, UnreachableError
 
 LEAST = {"request_id": "r1", "feature_set": "departures"}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from streams.control.records import Activation, Pin, SetRecord, Toggle
 from streams.control.routes import (
     Rules,
     activated,
@@ -18,6 +17,7 @@ from streams.control.routes import (
     undo_target,
     undone,
 )
+from streams.control.set_record import Activation, Pin, SetRecord, Toggle
 
 VERSIONS = ("a", "b", "c", "d", "e")
 RULES = Rules(published=VERSIONS, keep=2, definitions_offset=9)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streams.control.facts import Outside
-from streams.control.records import Action, Code, Exclude, SetRecord, State
+from streams.control.records import Action, Code, State
+from streams.control.set_record import SetRecord
+from streams.definitions.exclusions import Exclude
 from tests.unit.control.small import V1, V2, V3, Run, activate, raw, request
 
 ID = "20260101T000000000Z-0a1b2c3d"

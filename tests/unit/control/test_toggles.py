@@ -8,7 +8,8 @@ import pytest
 
 from streams.control.audit import verify
 from streams.control.facts import Outside
-from streams.control.records import Action, Code, Pin, Request, State, Toggle
+from streams.control.records import Action, Code, Request, State
+from streams.control.set_record import Pin, Toggle
 from streams.control.state import fold
 from tests.unit.control.small import SET, V1, V2, V3, Run, activate, raw, request
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from streams.control.records import Exclusion, Held
+from streams.control.set_record import Held
 from streams.datapath.batch import OFFSET, Batch, Marker
 from streams.datapath.bundle_state import BundleState, watermark_of
 from streams.datapath.feature_set import SetPath
@@ -16,6 +16,7 @@ from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.progress import Progress
 from streams.datapath.step import Fenced, Late, Step
+from streams.definitions.exclusions import Exclusion
 from streams.definitions.plan import Plan, plan, plan_versions
 from streams.names import AS_OF, KIND_FIELD
 from streams.schema.types import field_types

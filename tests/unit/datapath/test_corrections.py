@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.control.records import Held, Toggle
+from streams.control.set_record import Held, Toggle
 from streams.definitions.model import FeatureSet, Function
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click, Rig

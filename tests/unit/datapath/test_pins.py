@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams.control.records import Held, Pin, Toggle
+from streams.control.set_record import Held, Pin, Toggle
 from streams.datapath.batch import Marker
 from streams.datapath.progress import Closed
 from streams.definitions.model import Function

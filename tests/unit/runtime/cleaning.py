@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from streams.control.records import Exclusion, LiveVersion, OffsetRange, SetRecord
+from streams.control.set_record import LiveVersion, SetRecord
+from streams.definitions.exclusions import Exclusion, OffsetRange
 from streams.names import variant
 from tests.unit.datapath.rig import plans_of
 from tests.unit.runtime.town import Town

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from streams.control.records import (
-    Action,
-    Checkpointed,
-    Origin,
-    Request,
-    RequestRecord,
-    State,
-)
+from streams.control.records import Action, Checkpointed, Origin, Request, RequestRecord, State
 from streams.errors import UnreachableError
 from streams.runtime import replay, verdicts
 from streams.runtime.asked import NO_CHECKPOINTS, Asked

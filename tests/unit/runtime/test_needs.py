@@ -11,9 +11,9 @@ import pytest
 
 from streams.control.facts import Catalog, Target
 from streams.control.facts import PublishedSet as CatalogSet
-from streams.control.records import Exclude, OffsetRange
 from streams.datapath.log_index import Entry, LogIndex
 from streams.datapath.progress import Closed, Progress
+from streams.definitions.exclusions import Exclude, OffsetRange
 from streams.definitions.model import Function
 from streams.definitions.plan import plan_versions
 from streams.definitions.store import PublishedSet, PublishedSource, collect

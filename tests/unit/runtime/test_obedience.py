@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from streams.control.records import Ready, Toggle
+from streams.control.records import Ready
+from streams.control.set_record import Toggle
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
 from streams.errors import RefusedError, RewindowError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from streams.control.records import LiveVersion, SetRecord
+from streams.control.set_record import LiveVersion, SetRecord
 from streams.control.state import ControlState
 from streams.datapath.progress import Progress
 from streams.errors import RewindowError, UnreachableError

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from streams.control.records import Held, Pin
+from streams.control.set_record import Held, Pin
 from streams.datapath.progress import Progress
 from streams.datapath.step import Step
 from streams.names import Names

@@ -6,8 +6,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from streams.control.records import Exclusion, Held, LiveVersion, Toggle
+from streams.control.set_record import Held, LiveVersion, Toggle
 from streams.datapath.progress import Closed, Progress
+from streams.definitions.exclusions import Exclusion
 from streams.runtime.roster import Roster, live, roster
 from tests.unit.runtime.town import Decisions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streams.config import load_settings
-from streams.control.records import Exclusion
+from streams.definitions.exclusions import Exclusion
 from streams.definitions.store import PublishedSet
 from streams.definitions.topics import SourceTopic
 from streams.errors import RewindowError

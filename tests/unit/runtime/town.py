@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.errors import OffsetOutOfRangeError
 
-from streams.control.records import Failed, Fenced, Held, LiveVersion, Pin, Ready, SetRecord, Toggle
+from streams.control.records import Failed, Fenced, Ready
+from streams.control.set_record import Held, LiveVersion, Pin, SetRecord, Toggle
 from streams.datapath.log_index import LogIndex
 from streams.datapath.progress import Progress
 from streams.runtime.context import Limits

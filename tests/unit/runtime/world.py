@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from streams.control.records import Held
+from streams.control.set_record import Held
 from streams.datapath.batch import Batch, Marker
 from streams.datapath.progress import Progress
 from streams.datapath.records import OneRecord, Record, Records, columns
