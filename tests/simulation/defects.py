@@ -160,13 +160,17 @@ def _state_ahead() -> list[Patch]:
 def _replayed_twice() -> list[Patch]:
     """A replay gives a bundle what it has applied already."""
 
-    def take(self: BundleState, batch: Batch) -> None:
-        if batch.next_offset > self.next_offset:
-            partials = self.partials
-            selected = partials.select(batch.events).filter(pl.col("@entity").is_not_null())
-            self.apply(partials.build(selected, ["@pane", "@entity"]), batch.next_offset)
+    replay = Pipeline.replay
 
-    return [(BundleState, "take", take)]
+    def twice(self: Pipeline, batch: Batch) -> None:
+        there = {bundle: bundle.next_offset for bundle in self.bundles}
+        replay(self, batch)
+        for bundle, offset in there.items():
+            known = batch.events.filter(pl.col("@offset") < offset)
+            selected = bundle.partials.select(known).filter(pl.col("@entity").is_not_null())
+            bundle.overlay.add(bundle.partials.build(selected, ["@pane", "@entity"]))
+
+    return [(Pipeline, "replay", twice)]
 
 
 @_defect
