@@ -425,7 +425,7 @@ def test_a_kafka_that_is_not_there_is_said_so(tmp_path: Path, project: Project) 
 
 def test_the_command_prints_json(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     command.publish(
-        [project.source(), project.feature_set()],
+        files=[project.source(), project.feature_set()],
         json=True,
         bootstrap_servers=project.addresses.bootstrap_servers,
         registry_url=project.addresses.registry_url,
