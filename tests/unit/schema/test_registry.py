@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from streams.errors import InvalidInputError, RefusedError, RewindowError, UnreachableError
+from streams.errors import InvalidInputError, RefusedError, UnreachableError
 from streams.schema.registry import Registry
 
 if TYPE_CHECKING:
