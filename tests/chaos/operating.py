@@ -7,6 +7,7 @@ import random
 import threading
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer
@@ -16,7 +17,7 @@ from tests.integration.kafka_tools import Outgoing
 from tests.integration.pipeline_check import Cut
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.integration.kafka_tools import KafkaTools
 
@@ -39,7 +40,10 @@ class Asked:
 
 
 class Operating(threading.Thread):
-    """Sends requests for one set, each when the one before is over, until all are."""
+    """Sends requests for one set, each when the one before is over, until all are.
+
+    And not before it is `due`, by its number from 0: a version is to serve for a while.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Operating(threading.Thread):
         feature_set: str,
         versions: Sequence[str],
         requests: int,
+        due: Callable[[int], bool],
         seed: int,
     ) -> None:
         super().__init__(name="operating", daemon=True)
@@ -60,6 +65,7 @@ class Operating(threading.Thread):
         self._feature_set = feature_set
         self._versions = versions
         self._requests = requests
+        self._due = due
         self._draw = random.Random(seed)
         self._clock = SystemClock()
         self._replies = Consumer(
@@ -84,7 +90,8 @@ class Operating(threading.Thread):
 
     def run(self) -> None:
         try:
-            for _ in range(self._requests):
+            for number in range(self._requests):
+                self._until(partial(self._due, number), f"at request {number}")
                 self._ask()
         except BaseException as error:
             self.error = error
@@ -103,10 +110,13 @@ class Operating(threading.Thread):
         value = Outgoing(value=json.dumps(request).encode(), partition=0)
         # Every third one twice: a client that was not sure.
         self._kafka.produce(self._requests_topic, [value] * (2 if len(self.asked) % 3 == 0 else 1))
+        self._until(lambda: asked.over, f"over: {asked}")
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = self._clock.monotonic_s() + PATIENCE_S
-        while not asked.over:
+        while not condition():
             if self._clock.monotonic_s() > deadline_s:
-                raise AssertionError(f"not over after {PATIENCE_S} s: {asked}")
+                raise AssertionError(f"not {what} after {PATIENCE_S} s")
             self._listen()
 
     def _change(self) -> dict[str, Any]:

@@ -52,6 +52,9 @@ RECOVERY_POLL_S = 0.1
 ACCEPTED = 0.8
 """This share of the requests must be accepted, or the run shows little."""
 
+REQUESTS_UNTIL = 0.9
+"""The last request is sent when this share of the events is done."""
+
 LATER = {
     "1.1.0": TUMBLING.replace("1.0.0", "1.1.0") + '  n_90s: {{count: "*", window: 90s}}\n',
     "2.0.0": TUMBLING.replace("1.0.0", "2.0.0")
@@ -148,8 +151,8 @@ class Chaos:
     def run(self) -> Report:
         started_s = self._clock.monotonic_s()
         schema_id = self._check.prepare()
-        operating = self._operate()
         events = EVENTS_PER_KILL * len(self._plan) + LAST_EVENTS
+        operating = self._operate(events)
         load = Load(seed=self._seed, events=events, schema_id=schema_id)
         producing = Producing(self._kafka, self._check.topic, load)
         producing.start()
@@ -173,8 +176,11 @@ class Chaos:
         report.seconds = round(self._clock.monotonic_s() - started_s, 1)
         return report
 
-    def _operate(self) -> Operating | None:
-        """Publish later versions of the tumbling set, and begin to ask for them."""
+    def _operate(self, events: int) -> Operating | None:
+        """Publish later versions of the tumbling set, and begin to ask for them.
+
+        The requests are spread over the `events`, so that each version closes windows.
+        """
         if not self._rollbacks:
             return None
         self._check.publish(TUMBLING, HOPPING, *LATER.values())
@@ -186,6 +192,10 @@ class Chaos:
             feature_set=f"{self._check.app}_tumbling",
             versions=("1.0.0", *LATER),
             requests=self._rollbacks,
+            due=lambda number: (
+                sum(self._check.committed().values()) * self._rollbacks
+                >= REQUESTS_UNTIL * number * events
+            ),
             seed=self._seed,
         )
         operating.start()
