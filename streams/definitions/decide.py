@@ -150,6 +150,7 @@ class _Decider:
             latest = self._latest[source.schema]
             fields, unsupported = _fields(latest.schema)
             self._invalid(source, *check_source_fields(source, fields, unsupported))
+            self._check_topic(source)
             self._sources[source.name] = SourceChange(
                 change=Change.PUBLISHED,
                 published=PublishedSource(
@@ -173,6 +174,19 @@ class _Decider:
         self._sources[source.name] = SourceChange(
             change=change, published=replace(before, source=source)
         )
+
+    def _check_topic(self, source: Source) -> None:
+        """A topic is one stream, with one event time and one position in each partition."""
+        known = {name: one.source for name, one in self._published.sources.items()}
+        known |= {name: one.published.source for name, one in self._sources.items()}
+        for other in known.values():
+            if other.topic == source.topic:
+                self._refuse(
+                    source,
+                    "topic",
+                    f"{source.topic!r} is what source {other.name!r} reads: use that one, or "
+                    "publish this as another app",
+                )
 
     def _set(self, feature_set: FeatureSet, serving: set[str]) -> None:
         source = self._source_of(feature_set)

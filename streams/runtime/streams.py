@@ -99,11 +99,10 @@ class StreamBook:
         """Streams that can't be read yet, with the source whose topic each one waits for."""
         self._settings = settings
         self._definitions = definitions
-        self._topics = dict(topics)
         self._exclusions: dict[tuple[str, int], tuple[Exclusion, ...]] = {}
         """By set and number of an exclusion: it, and those before it."""
         self._streams: dict[str, Stream] = {}
-        self._renew()
+        self._renew(topics)
         for source in () if self._streams else self.waiting.values():
             raise RewindowError(f"{missing(source)}, and start the worker again")
 
@@ -133,9 +132,9 @@ class StreamBook:
             self._renew()
 
     def found(self, topics: Mapping[str, SourceTopic]) -> None:
-        """These topics of sources exist by now: streams that wait for them can be read."""
-        self._topics.update(topics)
-        self._renew()
+        """These topics of sources exist by now, and what is made for them: streams that wait for
+        them can be read."""
+        self._renew(topics)
 
     def exclude(self, exclusions: Mapping[str, Sequence[Exclusion]]) -> None:
         """Add what versions are where events are left out; `exclusions` are by set.
@@ -152,7 +151,7 @@ class StreamBook:
             self._exclusions |= news
             self._renew()
 
-    def _renew(self) -> None:
+    def _renew(self, found: Mapping[str, SourceTopic] | None = None) -> None:
         definitions = self._definitions
         known = _versions(self._settings, definitions)
         for (name, _), exclusions in self._exclusions.items():
@@ -164,12 +163,12 @@ class StreamBook:
         waiting: dict[str, Source] = {}
         for name in sorted(by_stream.keys() - here):
             plan = _any_plan(by_stream[name])
-            topic = plan.source.topic
-            if topic in self._topics:
-                made = self._stream(name, by_stream[name], plan, self._topics[topic])
-                self._streams[made.topic] = made
-            else:
+            there = None if found is None else found.get(plan.source.topic)
+            if there is None:
                 waiting[name] = plan.source
+            else:
+                made = self._stream(name, by_stream[name], plan, there)
+                self._streams[made.topic] = made
         self.waiting = waiting
         for topic, stream in self._streams.items():
             stream.sets.update(by_stream[stream.name])

@@ -183,6 +183,15 @@ def test_a_set_as_source_is_refused_for_now() -> None:
     assert "'departures' is a feature set: one can't be another's source yet" in line
 
 
+def test_two_sources_of_one_topic_are_refused() -> None:
+    other = replace(SOURCE, name="departures_log")
+    (line,) = decided(NOTHING, SOURCE, other).refused
+    assert "'flights' is what source 'flights' reads: use that one" in line
+    published = after(decided(NOTHING, SOURCE, FIRST))
+    (line,) = decided(published, other).refused
+    assert line.startswith("one.yaml:1: topic:")
+
+
 def test_a_field_that_is_not_in_the_schema_is_refused() -> None:
     (line,) = decided(NOTHING, SOURCE, replace(FIRST, features=(SEATS,))).invalid
     assert line.startswith("one.yaml:1: features.seats.sum: unknown field 'seats'")

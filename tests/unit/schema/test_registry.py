@@ -122,3 +122,15 @@ def test_settings_take_librdkafkas_names() -> None:
     for wrong in ({}, {"url": "registry:8081"}, {"url": URL, "ssl.ca.location": "/nowhere"}):
         with pytest.raises(InvalidInputError):
             Registry.from_settings(wrong)
+
+
+def test_a_level_that_somebody_else_sets_at_the_same_time_is_set() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            message = "A rule named 'COMPATIBILITY' already exists."
+            return httpx.Response(409, json={"error_code": 409, "message": message})
+        return httpx.Response(200, json={"compatibilityLevel": "FULL"})
+
+    registry(answer).set_compatibility("s", "FULL")
+    with pytest.raises(RefusedError):
+        registry(answer).set_compatibility("s", "BACKWARD")
