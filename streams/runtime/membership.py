@@ -61,6 +61,10 @@ def membership_error(consumer: Any, group: str) -> RewindowError | None:
 
 
 async def leave_group(consumer: Any) -> None:
-    """Leave at once. As a static member it would be waited for; a clean stop is for good."""
-    consumer._coordinator._group_instance_id = None
+    """Leave at once. As a static member it would be waited for; a clean stop is for good.
+
+    Who has not come so far as to join, for Kafka was away, only lets go.
+    """
+    if consumer._coordinator is not None:
+        consumer._coordinator._group_instance_id = None
     await consumer.stop()

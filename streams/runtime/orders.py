@@ -66,7 +66,9 @@ class Orders:
         self._asked: Sequence[RequestRecord] = ()
         self._turn = asyncio.Lock()
         self._warned: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._grown = asyncio.Event()
+        """Streams may have been added."""
         self._telling: set[asyncio.Task[None]] = set()
         self._owners: Callable[[], Iterable[Obedient]] = tuple
         self._on_broken: Callable[[Obedient, Exception], None] | None = None
@@ -83,6 +85,7 @@ class Orders:
         self._owners = owners
         self._on_broken = on_broken
         self._on_streams = on_streams
+        self._grown.set()
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -124,11 +127,14 @@ class Orders:
     async def start(self) -> None:
         """Know what is decided by now, and follow. Raises as `read_definitions`."""
         await self._catch_up()
-        self._task = asyncio.create_task(self._follow(), name="orders")
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="orders"),
+            asyncio.create_task(self._add_streams(), name="new streams"),
+        ]
 
     async def stop(self) -> None:
         """Follow no more, and tell nobody."""
-        tasks = [*self._telling] if self._task is None else [self._task, *self._telling]
+        tasks = [*self._tasks, *self._telling]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -153,8 +159,6 @@ class Orders:
             await self._news(told)
             try:
                 await self._catch_up()
-                if self._on_streams is not None:
-                    await self._on_streams(self._book.streams)
             except UnreachableError as error:
                 log.warning("reading definitions again: %s", error)
                 await asyncio.sleep(PAUSE_S)
@@ -165,6 +169,22 @@ class Orders:
             told = self.next_offset
             for owner in self._owners():
                 self.tell(owner)
+
+    async def _add_streams(self) -> None:
+        """Beside all else: a group is joined first, which others must not wait for."""
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            try:
+                if self._on_streams is not None:
+                    await self._on_streams(self._book.streams)
+            except UnreachableError as error:
+                log.warning("adding streams again: %s", error)
+                self._grown.set()
+                await asyncio.sleep(PAUSE_S)
+            except Exception as error:
+                self._on_failure(error)
+                return
 
     async def _news(self, told: int) -> None:
         """Wait for a decision, and no longer than a while where a topic may appear."""
@@ -186,6 +206,7 @@ class Orders:
                 await self._look_for_topics()
             self._book.exclude({name: one.exclusions for name, one in sets.items()})
             self._sets, self._asked, self.next_offset = sets, asked, offset
+            self._grown.set()
 
     async def _look_for_topics(self) -> None:
         """What new streams wait for. Others go on, whatever becomes of that."""

@@ -60,7 +60,7 @@ class Readers:
         self._context = context
         self._ownership = ownership
         self._on_failure = on_failure
-        self._running = False
+        self._running = self._stopped = False
 
     async def start(self) -> None:
         """Start the services; the agents start with the app."""
@@ -71,7 +71,7 @@ class Readers:
 
     async def stop(self) -> None:
         """Stop the services; the agents stop with the app."""
-        self._running = False
+        self._running, self._stopped = False, True
         for service in self.services:
             await service.stop()
 
@@ -81,11 +81,14 @@ class Readers:
         Raises UnreachableError if Kafka can't be reached: then the stream is not added.
         """
         for stream in streams:
-            if stream.topic in self._ownership.topics:
+            if self._stopped or stream.topic in self._ownership.topics:
                 continue
             service = self._beside(stream)
             if self._running:
                 await self._start_service(service)
+            if self._stopped:
+                await service.stop()
+                continue
             self.services.append(service)
             self._ownership.add(stream)
             self._agent(stream)
@@ -96,9 +99,13 @@ class Readers:
     async def _start_service(self, service: Service) -> None:
         try:
             await service.start()
-        except KafkaError as error:
+        except BaseException as error:
             await service.stop()
-            raise UnreachableError(f"{service.label} could not be started: {error!r}") from error
+            if isinstance(error, KafkaError):
+                raise UnreachableError(
+                    f"{service.label} could not be started: {error!r}"
+                ) from error
+            raise
 
     async def _start_agents(self) -> None:
         """Those that were added since the app has started theirs."""

@@ -27,6 +27,8 @@ class Topics:
     next_offset: int = 0
     waiting: dict[str, str] = field(default_factory=dict)
     """Streams, and the topics that they wait for."""
+    there: list[str] = field(default_factory=list)
+    """Streams that waited."""
     state: ControlState = field(default_factory=ControlState)
     definitions_end: int = 0
     definitions_offset: int = 0
@@ -68,6 +70,16 @@ class Topics:
 
     def exclude(self, exclusions: Any) -> None:
         self.left_out = exclusions
+
+    definitions = None
+
+    @property
+    def streams(self) -> list[str]:
+        return ["old", *self.there]
+
+    def found(self, topics: Any) -> None:
+        self.there += [one for one, topic in self.waiting.items() if topic in topics]
+        self.waiting = {one: it for one, it in self.waiting.items() if it not in topics}
 
     def take(self, definitions: Any) -> None:
         self.definitions_offset = max(self.definitions_offset, definitions.next_offset)
@@ -120,6 +132,8 @@ async def office(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(orders, "read_definitions", topics.read)
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
     monkeypatch.setattr(orders, "PAUSE_S", 0.02)
+    monkeypatch.setattr(orders, "TOPICS_EVERY_S", 0.02)
+    monkeypatch.setattr(orders, "prepare_topics", lambda *_: ["topic"])
     made = Orders(
         cast("Any", None),
         cast("Any", topics),
@@ -251,3 +265,69 @@ async def test_nobody_is_told_after_the_end(office: Office) -> None:
     office.topics.decide("1.1.0")
     await quiet()
     assert office.owner.told == 0
+
+
+async def test_a_stream_that_could_not_be_added_is_added_without_news(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found at a look for topics, when all had been told of the last decision."""
+    added: list[Any] = []
+    looks = 0
+
+    def look(*_: Any) -> list[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise UnreachableError("away")
+        return ["topic"]
+
+    async def add(streams: Any) -> None:
+        added.append(list(streams))
+        if added.count(["old", "new"]) == 1:
+            raise UnreachableError("away")
+
+    monkeypatch.setattr(orders, "prepare_topics", look)
+    office.orders.connect(tuple, lambda *_: None, add)
+    office.topics.waiting = {"new": "topic"}
+    office.topics.decide("1.0.0")
+    await until(lambda: added.count(["old", "new"]) == 2)
+    assert office.failures == []
+
+
+async def test_owners_are_told_while_a_stream_is_added(office: Office) -> None:
+    """Joining a group takes as long as it takes, and may fail again and again."""
+    joining = asyncio.Event()
+
+    async def add(_: Any) -> None:
+        await joining.wait()
+
+    office.orders.connect(lambda: [office.owner], lambda *_: None, add)
+    for epoch in (0, 1):
+        office.topics.decide("1.0.0", epoch=epoch)
+        await quiet()
+    assert (office.orders.next_offset, office.owner.told) == (2, 2)
+
+
+async def test_a_stream_that_only_a_claim_has_read_of_is_added(office: Office) -> None:
+    added: list[Any] = []
+
+    async def add(streams: Any) -> None:
+        added.append(list(streams))
+
+    office.orders.connect(tuple, lambda *_: None, add)
+    office.topics.definitions_end = 4
+    office.topics.waiting = {"new": "topic"}
+    await office.orders.reach(Progress(definitions_offset=3))
+    await until(lambda: ["old", "new"] in added)
+
+
+async def test_a_stream_that_can_never_be_added_ends_the_worker(office: Office) -> None:
+    error = RewindowError("not to be mended")
+
+    async def add(_: Any) -> None:
+        raise error
+
+    office.orders.connect(tuple, lambda *_: None, add)
+    office.topics.decide("1.0.0")
+    await quiet()
+    assert office.failures == [error]
