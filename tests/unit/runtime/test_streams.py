@@ -97,6 +97,27 @@ def test_a_new_stream_is_read_once_its_sources_topic_is_there(book: StreamBook) 
     assert list(book.stream("others").sets) == ["b"]
 
 
+def test_a_new_entity_of_a_known_source_waits_for_topics_that_nobody_has_looked_at(
+    book: StreamBook,
+) -> None:
+    """The topic that it is rekeyed to may not be there, nor be as it has to be."""
+    known = PUBLISHED.definitions
+    one = PublishedSet(
+        feature_set=replace(feature_set(COUNT, name="b", version=V1), entity=("x",)),
+        digest="d",
+        key_schema_id=2,
+        value_schema_id=3,
+        order=9,
+    )
+    book.take(replace(known, sets={**known.sets, "b": (one,)}, next_offset=known.next_offset + 1))
+    assert list(book.waiting.values()) == [known.sources["clicks"].source]
+    book.exclude({"a": (FIRST,)})
+    assert [stream.topic for stream in book.streams] == [TOPIC]
+    book.found({TOPIC: SourceTopic(partitions=2)})
+    assert book.waiting == {}
+    assert [list(stream.sets) for stream in book.streams] == [["a"], ["b"]]
+
+
 def test_an_app_of_which_nothing_can_be_read_yet_is_told_so(tmp_path: Path) -> None:
     settings = load_settings(app="app", environ={"HOME": str(tmp_path)})
     with pytest.raises(RewindowError, match=f"topic {TOPIC} of source clicks does not exist"):
