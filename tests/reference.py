@@ -33,10 +33,11 @@ The rules, for one stream partition:
    over that one's own events before T, for the same entity; over nothing counts are 0.
 11. A switch with `repair` first says again, in order of T, what the version that served has said:
    each T of that one after what was closed when it took over, up to what is closed, where
-   neither of the two's longest windows begins before R, and T is not longer ago than what is
-   closed minus the retention of either. A `correction` over all events so far goes out for each
-   entity with an event in its longest window, and one over nothing for each other entity with
-   one in the other version's; all are over nothing where T is none of its own.
+   neither of the two's longest windows begins before R, nor that of a feature that stands in, and
+   T is not longer ago than what is closed minus the retention of any of these. A `correction` over
+   all events so far goes out for each entity with an event in its longest window, and one over
+   nothing for each other entity with one in the other version's; all are over nothing where T is
+   none of its own.
 12. A version whose name is that of another one and `~` with a number is that one without some of
    its events. It took over when that one did, and where that one is pinned, it goes on with the
    pin's topic: as of its first T there is an `empty` as by rule 8.

@@ -60,9 +60,14 @@ class SetModel:
         if after is before or self.closed_through_ms is None:
             return
         pair = (before.definition, after.definition)
-        first = self.closed_through_ms - min(one.retention_ms for one in pair)
+        windows = [(one.longest_window_ms, one.retention_ms) for one in pair]
+        for name, other in after.off.items():
+            if other is not None:
+                window = next(it.window_ms for it in other.definition.features if it.name == name)
+                windows.append((window, other.definition.retention_ms))
+        first = self.closed_through_ms - min(retention for _, retention in windows)
         if floor_ms is not None:
-            first = max(first, floor_ms + max(one.longest_window_ms for one in pair))
+            first = max(first, floor_ms + max(longest for longest, _ in windows))
         if self._took_over_ms is not None:
             first = max(first, self._took_over_ms + 1)
         every = before.definition.every_ms

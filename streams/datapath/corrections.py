@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from streams.datapath.versions import Versions
 
 
-def planned(withdrawn: LiveView, target: LiveView, at: Standing) -> Correcting | None:
+def planned(withdrawn: LiveView, target: SetPath, at: Standing) -> Correcting | None:
     """What a switch from `withdrawn` to `target` has to correct at the fence; None: nothing.
 
-    Those as-of times up to C that were said by `withdrawn`, whose windows lie above both floors,
-    and whose panes both versions retain. Where that begins is a function of what is committed,
-    whatever was flushed.
+    Those as-of times up to C that were said by `withdrawn`, whose windows lie above the floors of
+    both and of those that stand in for features that are off, and whose panes all these retain.
+    Where that begins is a function of what is committed, whatever was flushed.
     """
     name = withdrawn.view.feature_set
     closed = at.progress.closed.get(name)
@@ -42,7 +42,7 @@ def planned(withdrawn: LiveView, target: LiveView, at: Standing) -> Correcting |
         return None
     begun = [at.progress.began.get(name), at.progress.took_over.get(name)]
     first_ms = max((ms + 1 for ms in begun if ms is not None), default=None)
-    for one in (withdrawn, target):
+    for one in (withdrawn, target.live, *target.off.stand_ins):
         retained_ms = closed.through_ms - one.view.retention_ms
         first_ms = retained_ms if first_ms is None else max(first_ms, retained_ms)
         if one.floor_ms is not None:

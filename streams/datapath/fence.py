@@ -42,10 +42,10 @@ def fence(
     closed = at.progress.closed.get(feature_set)
     closed_ms = None if closed is None else closed.through_ms
     took_over = dict(progress.took_over)
-    correcting = None
+    withdrawn = None
     if path.view.name != version:
         if held.corrects == path.view.name:
-            correcting = planned(path.live, versions.follower(feature_set, version), at)
+            withdrawn = path.live
         # Where only other events are left out, it is the same version that goes on.
         if closed_ms is not None and path.view.version != held.serving:
             took_over[feature_set] = closed_ms
@@ -55,6 +55,7 @@ def fence(
     progress = progress.closed_further(feature_set, path.closed_ms, version)
     before = [one.outlet for one in versions.paths]
     new = versions.obey(feature_set, held, {})
+    correcting = None if withdrawn is None else planned(withdrawn, path, at)
     after = [one.outlet for one in versions.paths]
     progress = progress.without([one for one in before if one not in after])
     for one in new:

@@ -48,6 +48,11 @@ class Off:
                 by_name.setdefault(live.name, (live, []))[1].append(feature)
         self._stand_ins = [live.narrowed(names) for live, names in by_name.values()]
 
+    @property
+    def stand_ins(self) -> Sequence[LiveView]:
+        """The versions that stand in, each with the features that it does so for."""
+        return self._stand_ins
+
     # -- what is read -------------------------------------------------------------------------
 
     def prepare(self, events: pl.DataFrame) -> tuple[pl.DataFrame, ...]:

@@ -123,3 +123,13 @@ def test_who_never_served_here_has_said_nothing_that_is_to_be_corrected() -> Non
     rig.switch("a", "3.0.0", corrects="2.0.0")
     assert corrections(rig) == []
     assert [one.corrections for one in rig.acks] == [0]
+
+
+def test_what_a_version_that_stands_in_does_not_retain_is_not_corrected() -> None:
+    rig = Rig(V1, V2, version(3, retention_ms=0))
+    rig.take(*BEFORE)
+    rig.switch("a", "2.0.0")
+    rig.take(*AFTER, ("cid", 45, 1))
+    off = Toggle(version="1.0.0", feature="n", fallback="3.0.0")
+    rig.hold("a", Held(serving="1.0.0", corrects="2.0.0", toggles=(off,)))
+    assert [at for at, *_ in corrections(rig)] == [40]
