@@ -52,8 +52,8 @@ RECOVERY_POLL_S = 0.1
 ACCEPTED = 0.8
 """This share of the requests must be accepted, or the run shows little."""
 
-REQUESTS_UNTIL = 0.9
-"""The last request is sent when this share of the events is done."""
+REQUESTS_UNTIL = 0.5
+"""The last request is sent when this share of the events is done: about when the last kill is."""
 
 LATER = {
     "1.1.0": TUMBLING.replace("1.0.0", "1.1.0") + '  n_90s: {{count: "*", window: 90s}}\n',
