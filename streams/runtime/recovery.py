@@ -75,6 +75,10 @@ class Recovery:
         following = [self._plan(name, version) for name, version in self._roster.following]
         bundles = [bundle for plan in (*serving, *following) for bundle in plan.bundles]
         await self._run(lambda: self.replay.open(bundles, begin))
+        short = self._too_short([*serving, *following], log_start)
+        if short:
+            await self._run(lambda: self.replay.drop(short))
+            await self._run(lambda: self.replay.open(bundles, begin))
         restored = await restore_lacking(
             self._context.snapshots,
             self.replay,
@@ -123,6 +127,26 @@ class Recovery:
         if any(view.feature_set not in closed for view in views):
             return None
         return Need.of_all(Need.of(view, closed[view.feature_set].through_ms) for view in views)
+
+    def _too_short(self, plans: Sequence[Plan], log_start: int) -> list[BundleState]:
+        """Bundles that are here from when no version needed them to go back so far.
+
+        A version that shares them has become ready elsewhere since, over panes that are dropped
+        here. They are made anew, where the log or an archive may hold what they lack.
+        """
+        if log_start > self._progress.start and self._context.snapshots is None:
+            return []
+        found: dict[str, BundleState] = {}
+        for plan in plans:
+            closed = self._progress.closed.get(plan.view.feature_set)
+            if closed is None:
+                continue
+            needed_ms = Need.of(plan.view, closed.through_ms).needed_ms
+            for bundle in plan.bundles:
+                state = self.replay.states[bundle.digest]
+                if state.floor_ms is not None and needed_ms < state.floor_ms:
+                    found[bundle.digest] = state
+        return list(found.values())
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)
