@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +30,9 @@ V1, V2 = "1.0.0", "1.1.0"
 
 @st.composite
 def keyed_logs(draw: st.DrawFn) -> tuple[int, Log]:
-    """Events that drift forward, out of order; the number of source partitions is 0."""
+    """Events that drift forward, out of order; the number of source partitions is 0.
+
+    They are stamped in the order of the log, as floors ask for; see `_stamps`."""
     now = draw(st.integers(0, 60))
     log: Log = [("a", now, 1)]
     for _ in range(draw(st.integers(10, 40))):
@@ -37,6 +40,14 @@ def keyed_logs(draw: st.DrawFn) -> tuple[int, Log]:
         at = max(0, now - draw(st.sampled_from((0, 0, 3, 12, 40))))
         log.append((draw(st.sampled_from("ab")), at, draw(st.integers(1, 9))))
     return 0, [*log, ("b", now + 100, 1)]
+
+
+def _stamps(sources: int, log: Log) -> dict[int, int]:
+    """Timestamps of records: the time that its producer has come to. What is rekeyed needs none."""
+    if sources:
+        return {}
+    times_ms = [item[1] for item in log if isinstance(item, tuple)]
+    return dict(enumerate(accumulate(times_ms, max)))
 
 
 class Indexed(Town):
@@ -102,7 +113,11 @@ def test_warmed_from_where_its_windows_begin(made: tuple[int, Log], data: st.Dat
         patch.setattr(log_index, "STEP_MS", 1)
         for name, known in (("whole", False), ("known", True)):
             town = Indexed(
-                Path(directory) / name, sets=(feature_set(name="a"),), sources=sources, log=log
+                Path(directory) / name,
+                sets=(feature_set(name="a"),),
+                sources=sources,
+                log=log,
+                timestamps=_stamps(sources, log),
             )
             town.later = (later,)  # type: ignore[attr-defined]  # for this test alone
             if not known:
