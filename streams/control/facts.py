@@ -131,6 +131,17 @@ def target_of(request: Request, route: SetRecord) -> str | None:
     return route.serving
 
 
+_SPEAK = (Action.ROLLBACK, Action.ACTIVATE, Action.PIN)
+"""What makes a version speak: its schemas have to be allowed then, and its windows whole."""
+
+
+def ready_to_speak(route: SetRecord, version: str | None) -> bool:
+    """Whether every partition has a version ready, and what stands in for its features."""
+    if version is None or route.live_version(version) is None:
+        return False
+    return all(one.ready for one in route.preparing(version))
+
+
 @dataclass(slots=True, kw_only=True)
 class Known:
     """All that a coordinator has in hand."""
@@ -151,17 +162,16 @@ class Known:
         )
 
     def target(self, request: Request) -> Target | None:
-        """The version that a request is about, if it is a published one."""
+        """The version that is to speak, if a request wants one to and it is published."""
         published = self.catalog.sets.get(request.feature_set)
-        if published is None or request.action in (Action.CANCEL, Action.SNAPSHOT):
+        if published is None or request.action not in _SPEAK:
             return None
         rules = self.rules(request.feature_set)
         route = self.state.route(request.feature_set, rules)
         version = target_of(request, route)
         if version is None or published.version(version) is None:
             return None
-        live = route.live_version(version)
-        if live is not None and live.ready and request.exclude is None:
+        if request.exclude is None and ready_to_speak(route, version):
             return Target(
                 feature_set=request.feature_set,
                 version=version,
@@ -171,8 +181,8 @@ class Known:
                 checkpoint=request.checkpoint,
             )
         partitions: frozenset[int] = frozenset()
-        if live is not None and request.exclude is None:
-            partitions = self.acks.ready_on(request.feature_set, live, published.partitions)
+        if request.exclude is None and route.live_version(version) is not None:
+            partitions = self._ready_on(route, version, published.partitions)
         ready = frozenset(self._ready(published.stream))
         names = {request.feature_set, *(name for name, _ in ready)}
         routes = {name: self.state.route(name, self.rules(name)) for name in names}
@@ -187,6 +197,13 @@ class Known:
             exclude=request.exclude,
             prepared=tuple(one.version for one in then.preparing(version)),
             checkpoint=request.checkpoint,
+        )
+
+    def _ready_on(self, route: SetRecord, version: str, partitions: int) -> frozenset[int]:
+        """The partitions that have a live version ready, and all that it needs to speak."""
+        waiting = (one for one in route.preparing(version) if not one.ready)
+        return frozenset(range(partitions)).intersection(
+            *(self.acks.ready_on(route.feature_set, one, partitions) for one in waiting)
         )
 
     def _ready(self, stream: str) -> Iterator[tuple[str, str]]:
@@ -208,11 +225,10 @@ class Known:
             return Facts(now_ms=now_ms, sets=sets, rules=Rules(published=()), outside=outside)
         rules = self.rules(name)
         route = self.state.route(name, rules)
-        live = route.live_version(target_of(request, route))
+        version = target_of(request, route)
         ready = 0
-        if live is not None and request.exclude is None:
-            partitions = published.partitions
-            ready = partitions if live.ready else self.acks.ready(name, live, partitions)
+        if version is not None and route.live_version(version) and request.exclude is None:
+            ready = len(self._ready_on(route, version, published.partitions))
         return Facts(
             now_ms=now_ms,
             sets=sets,

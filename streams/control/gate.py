@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streams.control.effects import effect
-from streams.control.facts import target_of
+from streams.control.facts import ready_to_speak, target_of
 from streams.control.machine import FINAL
 from streams.control.records import Action, Code, How, Plan, Reason, State
 from streams.control.routes import prepared, undone, version_before
@@ -67,8 +67,7 @@ class _Checks:
         self.published = published
         self.route = route
         self.target = target_of(request, route)
-        live = route.live_version(self.target)
-        self.ready = live is not None and live.ready and request.exclude is None
+        self.ready = request.exclude is None and ready_to_speak(route, self.target)
 
     def all(self) -> Iterator[Reason]:
         yield from self.still_true()

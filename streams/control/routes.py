@@ -139,12 +139,14 @@ def prepared(
         made = Exclusion(number=number, where=exclude.where, offsets=exclude.offsets)
         record = replace(record, exclusions=(*record.exclusions, made))
     if again:
-        record = replace(record, live=tuple(it for it in record.live if it.version != target))
+        begun = record.preparing(target)
+        anew = [it for it in begun if it.version == target or not it.ready]
+        record = replace(record, live=tuple(it for it in record.live if it not in anew))
     after = settled(record, rules, preparing=target)
     if checkpoint is None:
         return after
-    begun = (one for one in after.preparing(target) if one not in record.live)
-    named = {one: replace(one, checkpoint=checkpoint) for one in begun}
+    news = (one for one in after.preparing(target) if one not in record.live)
+    named = {one: replace(one, checkpoint=checkpoint) for one in news}
     return replace(after, live=tuple(named.get(one, one) for one in after.live))
 
 

@@ -141,12 +141,14 @@ class SetRecord:
         return tuple(one for one in self.exclusions if one.number <= self.excluding)
 
     def preparing(self, target: str) -> tuple[LiveVersion, ...]:
-        """What has to be ready before `target` can take over as is being prepared."""
+        """What has to be ready before `target` can take over as is being prepared: with it what
+        stands in for features that it has switched off."""
         pending = self.pending
         if pending is not None:
             return tuple(one for one in self.live if one.excluding == pending.number)
-        found = self.live_version(target)
-        return () if found is None else (found,)
+        stand_ins = (it for it in self.held.off(target).values() if it is not None)
+        found = map(self.live_version, dict.fromkeys((target, *stand_ins)))
+        return tuple(one for one in found if one is not None)
 
     @property
     def pins(self) -> tuple[str, ...]:

@@ -152,8 +152,9 @@ def _prepare(
     """The target becomes live; a new attempt begins where the last one has failed."""
     rules = known.rules(request.feature_set)
     route = draft.route(request.feature_set, rules)
-    live = route.live_version(plan.target)
-    failed = live is not None and bool(known.acks.failed(request.feature_set, live))
+    failed = any(
+        known.acks.failed(request.feature_set, one) for one in route.preparing(plan.target)
+    )
     again = (failed or request.checkpoint is not None) and request.exclude is None
     after = prepared(
         route,

@@ -58,6 +58,11 @@ class Windows:
         """
         return closed_ms - self.view.longest_window_ms
 
+    def kept_from_ms(self, closed_ms: int) -> int:
+        """Start of the oldest pane that is kept where `closed_ms` is C, retention included."""
+        oldest = self.oldest_pane_ms(closed_ms) - self.view.retention_ms
+        return floor_to(oldest, self.view.pane_ms)
+
     def first_as_of(self) -> pl.Expr:
         """First as-of time that a row's pane belongs to."""
         return first_as_of(pl.col(PANE), self.view.pane_ms, self.view.every_ms)

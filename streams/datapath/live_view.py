@@ -11,7 +11,6 @@ import polars as pl
 from streams.datapath.closing import CLOSED, Windows
 from streams.datapath.entity_runs import Range
 from streams.datapath.partials import ENTITY, PANE, Partials
-from streams.windowing.panes import floor_to
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -70,11 +69,6 @@ class LiveView:
         """From here on the panes of all its bundles are whole; None: all are."""
         known = [one.floor_ms for one in self.bundles if one.floor_ms is not None]
         return max(known, default=None)
-
-    def wanted_floor_ms(self, closed_ms: int) -> int:
-        """Start of the oldest pane needed where `closed_ms` is C, retention included."""
-        oldest = self.windows.oldest_pane_ms(closed_ms) - self.view.retention_ms
-        return floor_to(oldest, self.view.pane_ms)
 
     def oldest_ms(self, closed_ms: int | None) -> int | None:
         """Start of the oldest pane that as-of times after `closed_ms` may read; None: any.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from streams.datapath.feature_set import Prepared, Reading
     from streams.datapath.live_view import LiveView
     from streams.datapath.progress import Progress
+    from streams.definitions.plan import Plan
     from streams.windowing.watermark import Watermark
 
 PAIRS_PER_STEP = 400_000
@@ -413,9 +414,12 @@ class Pipeline:
         path = SetPath(live, closed_ms=None if closed is None else closed.through_ms)
         self._versions.add(path)
         effective = self._at.watermark_ms
+        progress = self.progress
         if closed is None and effective is not None:
             path.begin(effective)
-        progress = self.progress.closed_further(feature_set, path.closed_ms, version)
+        if closed is None and path.closed_ms is not None:
+            progress = replace(progress, began={**progress.began, feature_set: path.closed_ms})
+        progress = progress.closed_further(feature_set, path.closed_ms, version)
         offset = max(progress.definitions_offset, definitions_offset)
         self._at.progress = replace(progress, definitions_offset=offset)
 
@@ -438,6 +442,10 @@ class Pipeline:
             (path.view.feature_set, self.progress.closed[path.outlet].version)
             for path in self._successors()
         }
+
+    def expect(self, plans: Collection[Plan]) -> None:
+        """The live versions that are to follow and don't yet: flushes leave what they need."""
+        self._versions.expected = tuple(plans)
 
     def follow(self, live: LiveView) -> None:
         """One more live version, over bundles that are at the position and, where others read

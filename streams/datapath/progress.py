@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from streams.errors import RewindowError
+from streams.names import outlet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -92,6 +93,15 @@ class Progress:
             return self
         through = Closed(through_ms=through_ms, version=version)
         return replace(self, closed={**self.closed, outlet: through})
+
+    def closed_for(self, feature_set: str, version: str) -> int | None:
+        """The C from which a version of a set would go on: that of its pin if that lies behind the
+        set's; None while the set has closed nothing."""
+        known = self.closed.get(feature_set)
+        if known is None:
+            return None
+        pin = self.closed.get(outlet(feature_set, version), known)
+        return min(known.through_ms, pin.through_ms)
 
     def without(self, outlets: Collection[str]) -> Progress:
         """Without the C of pins that are none any more."""

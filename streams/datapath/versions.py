@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streams.datapath.closing import Windows
 from streams.datapath.feature_set import SetPath
 from streams.datapath.stand_ins import Off
 from streams.names import outlet
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.live_view import LiveView
     from streams.datapath.progress import Closed, Progress
+    from streams.definitions.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,8 @@ class Versions:
     def __init__(self, paths: Sequence[SetPath], followers: Sequence[LiveView]) -> None:
         self.paths = _in_order(paths)
         self.followers = tuple(followers)
+        self.expected: tuple[Plan, ...] = ()
+        """Live versions that are not here yet, and count on what is."""
         self._needed: dict[str, frozenset[str]] = {}
         """By set, what the versions go by that speak or stand in for a feature."""
 
@@ -166,18 +170,26 @@ class Versions:
 
     def wanted_floor_ms(self, bundle: BundleState) -> int | None:
         """The lowest among those that need the bundle; None while one can't tell."""
+        digest = bundle.bundle.digest
+        counting_on_it = [
+            *(one.windows for one in self.live if bundle in one.bundles),
+            *(
+                Windows(view=one.view)
+                for one in self.expected
+                if any(digest == it.digest for it in one.bundles)
+            ),
+        ]
         floors = []
-        for one in self.live:
-            if bundle in one.bundles:
-                closed = [
-                    path.closed_ms
-                    for path in self.paths
-                    if path.view.feature_set == one.view.feature_set
-                ]
-                known = [closed_ms for closed_ms in closed if closed_ms is not None]
-                if not known or len(known) < len(closed):
-                    return None
-                floors.append(one.wanted_floor_ms(min(known)))
+        for one in counting_on_it:
+            closed = [
+                path.closed_ms
+                for path in self.paths
+                if path.view.feature_set == one.view.feature_set
+            ]
+            known = [closed_ms for closed_ms in closed if closed_ms is not None]
+            if not known or len(known) < len(closed):
+                return None
+            floors.append(one.kept_from_ms(min(known)))
         return min(floors, default=None)
 
 

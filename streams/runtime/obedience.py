@@ -3,7 +3,9 @@
 At a batch boundary, and at once when no batch is in hand, it looks at the routes:
 
 1. What holds by a newer epoch, who serves, what is pinned and switched off, holds from a fence
-   on: position, epoch and ack are one transaction.
+   on: position, epoch and ack are one transaction. The fence waits until all that begins to speak
+   there is here, and until no as-of time would be left out. State that is too short for that is
+   made anew by another claim; where nothing holds what it lacks, time passes.
 2. A version that has become live is warmed: its bundles are brought to the stream beside the
    batches, then join them. Once its next as-of time is whole, the owner says that it is ready.
 3. A version that is not live any more leaves, and what only it needed is deleted.
@@ -13,6 +15,7 @@ All of it is done with the owner's turn in hand, warming apart; only its last st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,11 +28,10 @@ from streams.runtime.replay import Replay, Run
 from streams.runtime.reviving import Need
 from streams.runtime.roster import live
 from streams.runtime.warming import AWAY, ReadIndex, Warming
-from streams.windowing.panes import floor_to
 
 if TYPE_CHECKING:
     from streams.control.records import Ack
-    from streams.control.set_record import LiveVersion
+    from streams.control.set_record import Held, LiveVersion
     from streams.datapath.step import Fenced, Step
     from streams.definitions.plan import Bundle
     from streams.runtime.context import Context
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
 CommitSteps = Callable[[Iterator["Step"]], Awaitable[None]]
 CommitAcks = Callable[[Sequence["Ack"]], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class ShortStateError(Exception):
+    """What is to speak was not known to when the state was opened: a new claim makes it whole."""
 
 
 class Obedience:
@@ -86,6 +94,9 @@ class Obedience:
         self._absent: dict[Name, LiveVersion] = {}
         """Live versions that are not here, in the order in which they are warmed."""
         self._warming: tuple[Name, LiveVersion, Warming] | None = None
+        self._claimed = frozenset(self._here)
+        """The versions that the claim began with."""
+        self._told_short: set[Name] = set()
 
     @property
     def _stream(self) -> Stream:
@@ -133,9 +144,10 @@ class Obedience:
             route = self._decided.route(name)
             if route is None or any((name, one) in self._absent for one in route.held.needed):
                 continue
-            if (name, route.serving) in self._here:
+            speaker = route.held.speaker
+            if (name, speaker) in self._here:
                 offset = route.definitions_offset
-                self._pipeline.adopt(name, route.serving, definitions_offset=offset)
+                self._pipeline.adopt(name, speaker, definitions_offset=offset)
 
     @property
     def _unspoken(self) -> list[str]:
@@ -151,11 +163,33 @@ class Obedience:
                 held = route.held
                 if any((name, version) in self._absent for version in held.needed):
                     continue  # the fence waits until they are warm
-                if self._pipeline.owing:
+                if self._pipeline.owing or self._short(name, held):
                     self._fence_waits = True  # until the next batch
                     continue
                 steps = self._pipeline.switch(name, held, epoch=route.epoch, control_offset=offset)
                 await self._commit_steps(steps)
+
+    def _short(self, name: str, held: Held) -> bool:
+        """Whether something that begins to speak would leave as-of times out.
+
+        Raises ShortStateError where the next claim may find what that lacks.
+        """
+        here = self._here
+        speaks = {path.live.name for path in self._pipeline.paths}
+        begins = [(name, it) for it in held.needed if (name, it) not in speaks]
+        short = [one for one in begins if one in here and not self._is_whole(here[one])]
+        for one in short:
+            if one not in self._claimed:
+                raise ShortStateError("{}@{} would not be whole".format(*one))
+            if one not in self._told_short:
+                self._told_short.add(one)
+                log.warning(
+                    "%s/%d: %s@%s takes over once its windows lie in what is kept of the stream",
+                    self._stream.name,
+                    self._partition,
+                    *one,
+                )
+        return bool(short)
 
     # -- 3 ------------------------------------------------------------------------------------
 
@@ -208,11 +242,16 @@ class Obedience:
         }
         self._unready = {name: one for name, one in wanted.items() if not one.ready}
         self._absent = {name: one for name, one in wanted.items() if name not in here}
+        self._expect()
         if self._warming is not None:
             name, one, warming = self._warming
             if name not in self._absent or self._absent[name].generation != one.generation:
                 await warming.stop()
                 self._warming = None
+
+    def _expect(self) -> None:
+        """What is here keeps the panes that those need, too, which are still to come."""
+        self._pipeline.expect([self._stream.version(*name).plan for name in self._absent])
 
     def _warm_next(self) -> None:
         """One at a time: versions may lack the same bundle."""
@@ -242,18 +281,13 @@ class Obedience:
         None where as-of times are not known to have closed: all that there is.
         """
         lacking = {one.digest for one in self._bundles(name)}
-        closed = self._pipeline.progress.closed
         sharing = [
             other
             for other in self._absent
             if other == name or any(one.digest in lacking for one in self._bundles(other))
         ]
-        if any(feature_set not in closed for feature_set, _ in sharing):
-            return None
-        return Need.of_all(
-            Need.of(self._stream.version(*other).plan.view, closed[other[0]].through_ms)
-            for other in sharing
-        )
+        views = [self._stream.version(*other).plan.view for other in sharing]
+        return Need.of_views(views, self._pipeline.progress)
 
     def _bundles(self, name: Name) -> list[Bundle]:
         """The bundles that a version lacks here."""
@@ -283,11 +317,13 @@ class Obedience:
             self._warming = None
             self._absent.pop(name, None)
             self._unready.pop(name, None)
+            self._expect()
             await self._commit_acks([failed])
             return True
         self._replay.take_over(warming.replay)
         self._warming = None
         self._absent.pop(name, None)
+        self._expect()
         plan = self._stream.version(*name).plan
         self._pipeline.follow(LiveView.of(plan, self._replay.states, self._stream.fields))
         self._replay.floors.settle(self._pipeline)
@@ -319,19 +355,17 @@ class Obedience:
 
     def _is_whole(self, one: LiveView) -> bool:
         """Whether no as-of time would be left out if the version took over now."""
-        closed = self._pipeline.progress.closed.get(one.view.feature_set)
-        if closed is None:
+        view = one.view
+        closed_ms = self._pipeline.progress.closed_for(view.feature_set, view.version)
+        if closed_ms is None:
             return self._reaches_back(one)
         if any(self._replay.floors.waits(state.bundle.digest) for state in one.bundles):
             return False
-        if one.floor_ms is None:
-            return True
-        every = one.view.every_ms
-        first = floor_to(closed.through_ms, every) + every
-        return first - one.view.longest_window_ms >= one.floor_ms
+        return not Need.of(view, closed_ms).lacks(one.floor_ms)
 
     def _reaches_back(self, one: LiveView) -> bool:
-        """Whether panes are whole from the time on from which those of what serves are."""
+        """Whether its windows are whole from the as-of time on from which those of what serves
+        are: for while nothing has closed."""
         paths = self._pipeline.paths
         found = (it.live for it in paths if it.outlet == one.view.feature_set)
         serving = next(found, None)
@@ -341,11 +375,14 @@ class Obedience:
             all(self._replay.floors.knows(state.bundle.digest) for state in view.bundles)
             for view in (one, serving)
         ]
-        if not all(known):
-            return known[0] >= known[1]
-        if one.floor_ms is None or serving.floor_ms is None:
-            return one.floor_ms is None
-        return one.floor_ms <= serving.floor_ms
+        if known[0] != known[1]:
+            return known[0]
+        # What nobody has told yet will be the same for both.
+        floors_ms = (one.floor_ms, serving.floor_ms) if known[0] else (0, 0)
+        if floors_ms[0] is None or floors_ms[1] is None:
+            return floors_ms[0] is None
+        first_ms = floors_ms[0] + one.view.longest_window_ms
+        return first_ms <= floors_ms[1] + serving.view.longest_window_ms
 
 
 def acknowledged(fences: Sequence[Fenced], stream: Stream, partition: int) -> list[Ack]:

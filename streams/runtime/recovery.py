@@ -1,7 +1,8 @@
 """From what is on disk to the committed position: the state half of a claim.
 
-1. Open every bundle that the partition's versions need. What has nothing, or can't be replayed
-   from where it is, comes from its newest whole checkpoint: see restoring.py.
+1. Open every bundle that the partition's versions need. What has nothing, too little, or can't be
+   replayed from where it is, comes from its newest whole checkpoint: see restoring.py. What
+   then still can't be replayed has nothing.
 2. Refuse if one is beyond what is committed: offsets were deleted or set back.
 3. Replay the stream from the lowest position of the bundles to the committed one, without
    output; a bundle that has nothing starts at the beginning of the log, or
@@ -15,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from streams.datapath.bundle_state import BundleState
 from streams.datapath.feature_set import SetPath
 from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
@@ -25,8 +25,9 @@ from streams.runtime.restoring import restore_lacking
 from streams.runtime.reviving import Need, Start
 
 if TYPE_CHECKING:
+    from streams.datapath.bundle_state import BundleState
     from streams.datapath.progress import Progress
-    from streams.definitions.plan import Plan
+    from streams.definitions.plan import Plan, View
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.roster import Roster
@@ -75,25 +76,32 @@ class Recovery:
         following = [self._plan(name, version) for name, version in self._roster.following]
         bundles = [bundle for plan in (*serving, *following) for bundle in plan.bundles]
         await self._run(lambda: self.replay.open(bundles, begin))
-        short = self._too_short([*serving, *following], log_start)
-        if short:
-            await self._run(lambda: self.replay.drop(short))
-            await self._run(lambda: self.replay.open(bundles, begin))
+        states, fields = self.replay.states, self._stream.fields
+        needs = self._needs([*serving, *following])
+        gap = log_start > self._progress.start
         restored = await restore_lacking(
             self._context.snapshots,
             self.replay,
             (self._stream.name, self._partition),
             self._context.resources,
-            start=Start(offset=begin, gap=log_start > self._progress.start),
-            need=self._need([*serving, *following]),
+            start=Start(offset=begin, gap=gap),
+            needs=needs,
             log_start=log_start,
             position=self._position,
             fresh=self._fresh,
         )
         self._context.stats.restored += restored
-        states, fields = self.replay.states, self._stream.fields
         self._refuse_beyond(states)
-        self._refuse_trimmed(states, log_start)
+        self._refuse_trimmed(log_start)
+        # What is stale can't be replayed; what is short is better off where the log has it all.
+        useless = [
+            state
+            for digest, state in states.items()
+            if state.next_offset < log_start
+            or (not gap and digest in needs and needs[digest].lacks(state.floor_ms))
+        ]
+        await self._run(lambda: self.replay.drop(useless))
+        await self._run(lambda: self.replay.open(bundles, begin))
         oldest = min(states.values(), key=lambda state: state.next_offset)
         closed = {name: one.through_ms for name, one in self._progress.closed.items()}
         paths = [
@@ -109,6 +117,7 @@ class Recovery:
             held=held,
             pairs_per_step=self._context.limits.pairs_per_step,
         )
+        pipeline.expect([self._plan(*name) for name in self._roster.expected])
         await self.replay.bring(pipeline, self._position)
         self.replay.arrived()
         pipeline.begin(self._context.definitions_offset)
@@ -120,33 +129,18 @@ class Recovery:
     def _plan(self, feature_set: str, version: str) -> Plan:
         return self._stream.version(feature_set, version).plan
 
-    def _need(self, plans: Sequence[Plan]) -> Need | None:
-        """What bundles have to hold for all of them; None where something has closed nothing."""
-        closed = self._progress.closed
-        views = [plan.view for plan in plans]
-        if any(view.feature_set not in closed for view in views):
-            return None
-        return Need.of_all(Need.of(view, closed[view.feature_set].through_ms) for view in views)
+    def _needs(self, plans: Sequence[Plan]) -> dict[str, Need]:
+        """What each bundle has to hold for all of them; none where that is not known.
 
-    def _too_short(self, plans: Sequence[Plan], log_start: int) -> list[BundleState]:
-        """Bundles that are here from when no version needed them to go back so far.
-
-        A version that shares them has become ready elsewhere since, over panes that are dropped
-        here. They are made anew, where the log or an archive may hold what they lack.
+        A version may have become ready elsewhere that needs more of a bundle than has been kept
+        here.
         """
-        if log_start > self._progress.start and self._context.snapshots is None:
-            return []
-        found: dict[str, BundleState] = {}
+        users: dict[str, list[View]] = {}
         for plan in plans:
-            closed = self._progress.closed.get(plan.view.feature_set)
-            if closed is None:
-                continue
-            needed_ms = Need.of(plan.view, closed.through_ms).needed_ms
             for bundle in plan.bundles:
-                state = self.replay.states[bundle.digest]
-                if state.floor_ms is not None and needed_ms < state.floor_ms:
-                    found[bundle.digest] = state
-        return list(found.values())
+                users.setdefault(bundle.digest, []).append(plan.view)
+        needs = {digest: Need.of_views(views, self._progress) for digest, views in users.items()}
+        return {digest: need for digest, need in needs.items() if need is not None}
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)
@@ -178,13 +172,12 @@ class Recovery:
                     "from where the group is, delete the state directory and run again"
                 )
 
-    def _refuse_trimmed(self, states: dict[str, BundleState], log_start: int) -> None:
-        needed = min(state.next_offset for state in states.values())
-        if needed < log_start:
+    def _refuse_trimmed(self, log_start: int) -> None:
+        if self._position < log_start:
             raise RefusedError(
                 f"{self._stream.topic}/{self._partition}: the topic now begins at offset "
-                f"{log_start}, but offset {needed} is needed next: records were deleted before "
-                "they were read. Give the topic a longer retention; to go on without them, "
+                f"{log_start}, but offset {self._position} is needed next: records were deleted "
+                "before they were read. Give the topic a longer retention; to go on without them, "
                 f"delete the state in {self._context.state_dir} and reset the offsets of group "
                 f"{self._context.names.worker_group}"
             )

@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streams.errors import RefusedError, RewindowError
@@ -24,6 +25,7 @@ from streams.state.rows import RowLayout
 from streams.state.verify import unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from streams.definitions.plan import Bundle as BundlePlan
@@ -59,13 +61,15 @@ async def fetch(
     only: str | None = None,
     becomes: BundleId | None = None,
     floor_ms: int | None = None,
+    floor_at_most_ms: int | None = None,
 ) -> Restored | None:
     """The newest whole checkpoint of `of` with `at_least <= next_offset <= at_or_below`.
 
-    With `only`, that one or none. `bundle` says what is in it; with `becomes` it is that bundle's
-    from now on, which has the same accumulators, and its floor is `floor_ms` at least. None if
-    there is none; what is damaged is named in the log. Raises what the archive raises. Cancelled,
-    it stops at its next piece, and waits for that.
+    With `only`, that one or none; with `floor_at_most_ms` one whose panes go back so far. `bundle`
+    says what is in it; with `becomes` it is that bundle's from now on, which has the same
+    accumulators, and its floor is `floor_ms` at least. None if there is none; what is damaged is
+    named in the log. Raises what the archive raises. Cancelled, it stops at its next piece, and
+    waits for that.
     """
     stopped = threading.Event()
 
@@ -78,7 +82,13 @@ async def fetch(
         while _has_one(snapshots, of, at_least, below):
             target = snapshots.staging / f"restore-{secrets.token_hex(8)}"
             found = restore_newest(
-                snapshots.checkpoints, of, target, at_or_below=below, only=only, advance=go_on
+                snapshots.checkpoints,
+                of,
+                target,
+                at_or_below=below,
+                only=only,
+                floor_at_most_ms=floor_at_most_ms,
+                advance=go_on,
             )
             for damage in found.damages:
                 log.warning("not used, the one before is: %s", damage)
@@ -112,25 +122,30 @@ async def restore_lacking(
     resources: Resources,
     *,
     start: Start,
-    need: Need | None,
+    needs: Mapping[str, Need],
     log_start: int,
     position: int,
     fresh: bool = False,
 ) -> int:
     """Put checkpoints in the place of bundles that have nothing, or too little; how many.
 
-    Too little is what the stream can't be replayed from, for which it has to hold `log_start`, or
-    what is more than `FAR` behind `position`. Without a checkpoint a bundle that has nothing
-    is replayed from `start`, to hold what is in `need`: None for all that there is. With `fresh`
-    nothing is committed yet, and nothing is restored. Raises RefusedError where a checkpoint lies
-    beyond what is committed.
+    Too little is what the stream can't be replayed from, for which it has to hold `log_start`,
+    what is more than `FAR` behind `position`, or panes that don't go back as far as `needs` says
+    of a bundle's digest. Without a checkpoint a bundle that has nothing is replayed from `start`,
+    to hold what it needs; all that there is where that is not known. So a checkpoint that lacks
+    some of that is taken only where the stream lacks it, too. With `fresh` nothing is committed
+    yet, and nothing is restored. Raises RefusedError where a checkpoint lies beyond what is
+    committed.
     """
     if snapshots is None:
         return 0
     restored = 0
     for state in list(replay.states.values()):
-        meta = state.store.meta
-        if meta is not None and log_start <= meta.next_offset and position - meta.next_offset < FAR:
+        meta, need = state.store.meta, needs.get(state.bundle.digest)
+        too_short = need is not None and need.lacks(state.floor_ms)
+        useless = meta is None or meta.next_offset < log_start
+        far = meta is not None and position - meta.next_offset >= FAR
+        if not (useless or far or too_short):
             continue
         of = snapshots.bundle_id(partition, state.bundle.digest)
         try:
@@ -138,8 +153,9 @@ async def restore_lacking(
                 await asyncio.to_thread(_refuse_beyond, snapshots, of, 0 if fresh else position)
             if fresh:
                 continue
-            at_least = max(log_start, 0 if meta is None else meta.next_offset + 1)
-            found = await fetch(
+            at_least = max(log_start, 0 if meta is None or too_short else meta.next_offset + 1)
+            find = partial(
+                fetch,
                 snapshots,
                 of,
                 state.bundle,
@@ -147,6 +163,9 @@ async def restore_lacking(
                 at_or_below=position,
                 at_least=at_least,
             )
+            found = await find(floor_at_most_ms=None if need is None else need.needed_ms)
+            if found is None and need is not None and useless and start.gap:
+                found = await find()
             if found is None and meta is None and state.bundle.exclusions:
                 found = await _fetch_former(
                     snapshots,

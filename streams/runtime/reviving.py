@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streams.datapath.log_index import LogIndex
+    from streams.datapath.progress import Progress
     from streams.definitions.plan import View
 
 
@@ -26,6 +27,10 @@ class Need:
     needed_ms: int
     wanted_ms: int
 
+    def lacks(self, floor_ms: int | None) -> bool:
+        """Whether panes that are whole from a floor on are too few."""
+        return floor_ms is not None and self.needed_ms < floor_ms
+
     @classmethod
     def of(cls, view: View, closed_ms: int) -> Need:
         """What a version needs to go on where its set's C is."""
@@ -34,6 +39,18 @@ class Need:
         return cls(
             needed_ms=first - view.longest_window_ms, wanted_ms=floor_to(kept_ms, view.pane_ms)
         )
+
+    @classmethod
+    def of_views(cls, views: Iterable[View], progress: Progress) -> Need | None:
+        """What versions need that all have the same bundle; None where one of their sets has
+        closed nothing yet."""
+        needs = []
+        for view in views:
+            closed_ms = progress.closed_for(view.feature_set, view.version)
+            if closed_ms is None:
+                return None
+            needs.append(cls.of(view, closed_ms))
+        return cls.of_all(needs)
 
     @classmethod
     def of_all(cls, needs: Iterable[Need]) -> Need | None:

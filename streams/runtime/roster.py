@@ -36,10 +36,12 @@ class Decided(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
     """`held` says what goes on, by set, where the last claim ended; `following` are those that
-    have to be at the same position, besides the versions that serve."""
+    have to be at the same position, besides the versions that serve; `expected` are other live
+    versions, which are brought there later."""
 
     held: Mapping[str, Held]
     following: tuple[Name, ...]
+    expected: tuple[Name, ...] = ()
 
     @property
     def serving(self) -> dict[str, str]:
@@ -57,6 +59,7 @@ def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
     """
     holds: dict[str, Held] = {}
     following: list[Name] = []
+    expected: list[Name] = []
     for name in stream.sets:
         epoch = progress.epochs.get(name, 0)
         held = decided.held_at(name, epoch) or Held(serving=stream.first(name))
@@ -74,7 +77,11 @@ def roster(stream: Stream, progress: Progress, decided: Decided) -> Roster:
         ]
         others = dict.fromkeys(one for one in wanted if one != held.speaker)
         following += [(name, version) for version in others]
-    return Roster(held=holds, following=tuple(following))
+        here = {held.speaker, *others}
+        expected += [
+            (name, one.name) for one in live(stream, decided, name) if one.name not in here
+        ]
+    return Roster(held=holds, following=tuple(following), expected=tuple(expected))
 
 
 def live(stream: Stream, decided: Decided, feature_set: str) -> tuple[LiveVersion, ...]:

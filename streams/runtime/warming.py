@@ -149,7 +149,7 @@ class Warming:
             (self._stream.name, self._at[1]),
             self._context.resources,
             start=start,
-            need=self._need,
+            needs={} if self._need is None else dict.fromkeys(self.replay.states, self._need),
             # What lies before a replay's start takes longer, and is needed only if that lacks some.
             log_start=start.offset if self._has_all(start) else log_start,
             position=position,
@@ -169,7 +169,7 @@ class Warming:
         """Whether a bundle was left half-built that is not whole where it could be."""
         if self._need is None or start.floor_ms is None or state.floor_ms is None:
             return False
-        return start.floor_ms <= self._need.needed_ms < state.floor_ms
+        return self._need.lacks(state.floor_ms) and not self._need.lacks(start.floor_ms)
 
     def _feeding(self) -> Pipeline:
         states = list(self.replay.states.values())

@@ -76,11 +76,18 @@ def restore_newest(
     *,
     at_or_below: int | None = None,
     only: str | None = None,
+    floor_at_most_ms: int | None = None,
     advance: Advance = lambda _: None,
 ) -> Found:
-    """As `newest_whole`, and with its files at `target` (see `restore`), if there is one."""
+    """As `newest_whole`, and with its files at `target` (see `restore`), if there is one.
+
+    With `floor_at_most_ms` one whose panes are whole from then on, or earlier.
+    """
     candidates, damages = _candidates(checkpoints, of, at_or_below, only)
     for manifest in candidates:
+        floor_ms = manifest.floor_ms
+        if floor_at_most_ms is not None and floor_ms is not None and floor_ms > floor_at_most_ms:
+            continue
         found = restore(checkpoints, manifest, target, advance)
         if not found:
             return Found(manifest=manifest, damages=tuple(damages))

@@ -208,7 +208,7 @@ def _floor_too_high() -> list[Patch]:
     def wanted(self: Versions, bundle: Any) -> int | None:
         closed = {path.view.feature_set: path.closed_ms for path in self.paths}
         floors = [
-            path.live.wanted_floor_ms(closed[path.view.feature_set] or 0)
+            path.windows.kept_from_ms(closed[path.view.feature_set] or 0)
             for path in self.paths
             if bundle in path.live.bundles and closed[path.view.feature_set] is not None
         ]

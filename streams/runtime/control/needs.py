@@ -78,9 +78,10 @@ class Replayed:
         self, target: Target, published: Published, begins: Mapping[int, int]
     ) -> dict[int, int]:
         """The first offset that each partition needs; none for those that need nothing."""
-        plan, bundles = await asyncio.to_thread(lacking, target, published.definitions)
+        plans, bundles = await asyncio.to_thread(lacking, target, published.definitions)
         if not bundles:
             return {}
+        plan, views = plans[0], [one.view for one in plans]
         one = published.catalog.sets[target.feature_set]
         names, offsets = self.context.names, self.context.offsets
         asked = [(one.topic, number) for number in begins if number not in target.partitions]
@@ -92,10 +93,9 @@ class Replayed:
         found = {}
         for at, position in committed.items():
             progress = await read_progress(self.context, position.metadata)
-            closed = progress.closed.get(target.feature_set)
-            if closed is None:
+            need = Need.of_views(views, progress)
+            if need is None:
                 continue
-            need = Need.of(plan.view, closed.through_ms)
             if target.exclude is not None:  # all that is kept is built anew, and corrected
                 need = replace(need, needed_ms=need.wanted_ms)
             number = at[1]
@@ -151,8 +151,9 @@ def reaches_back(checkpoint: Manifest, need: Need) -> bool:
     return checkpoint.floor_ms is None or checkpoint.floor_ms <= need.needed_ms
 
 
-def lacking(target: Target, definitions: Definitions) -> tuple[Plan, list[Bundle]]:
-    """The target's plan, and the bundles of what is prepared that no ready version has."""
+def lacking(target: Target, definitions: Definitions) -> tuple[list[Plan], list[Bundle]]:
+    """The plans of what is prepared, the target's first, and those of their bundles that no ready
+    version has."""
     plans = {
         (name, version): plan
         for name in {target.feature_set, *(name for name, _ in target.ready)}
@@ -169,10 +170,11 @@ def lacking(target: Target, definitions: Definitions) -> tuple[Plan, list[Bundle
         try:
             cleaned = dict(_plans(name, definitions, (*before, news)))
         except InvalidInputError:
-            return plan, []  # the gate says why
+            return [plan], []  # the gate says why
         wanted = {version: cleaned[version] for version in wanted}
     bundles = {bundle.digest: bundle for one in wanted.values() for bundle in one.bundles}
-    return wanted[target.version], [one for one in bundles.values() if one.digest not in there]
+    found = [wanted.pop(target.version), *wanted.values()]
+    return found, [one for one in bundles.values() if one.digest not in there]
 
 
 def _plans(

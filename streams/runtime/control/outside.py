@@ -65,7 +65,7 @@ class OutsideFacts:
         """What there is of the checkpoint that a request names."""
         if target.checkpoint is None:
             return Found()
-        plan, bundles = await asyncio.to_thread(lacking, target, published.definitions)
+        (plan, *_), bundles = await asyncio.to_thread(lacking, target, published.definitions)
         partitions = range(published.catalog.sets[target.feature_set].partitions)
         wanted = [number for number in partitions if number not in target.partitions]
         found = await find_named(

@@ -327,6 +327,13 @@ def test_a_cancel_names_the_set_of_the_other_request() -> None:
     assert run.coordinator.target(raw(cancel("r1", request_id="c2"), 9)) is None
 
 
+@pytest.mark.parametrize("action", [Action.TOGGLE, Action.UNPIN, Action.RETIRE])
+def test_what_makes_no_version_speak_asks_nobody_outside(action: Action) -> None:
+    run = two_versions()
+    asked = request(action=action, target=V2, feature="n")
+    assert run.coordinator.target(raw(asked, 9)) is None
+
+
 def test_a_partition_that_can_not_prepare_ends_the_preparation() -> None:
     run = Run(V1, V2)
     run.ask(activate(V2))

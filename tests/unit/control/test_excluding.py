@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from streams.control.audit import verify
-from streams.control.records import Action, Code, Failed, Ready, Request, State
+from streams.control.records import Action, Code, Failed, Ready, ReplyState, Request, State
 from streams.control.set_record import LiveVersion, Pin
 from streams.control.state import fold
 from streams.definitions.exclusions import Exclude, OffsetRange
 from tests.unit.control.small import PARTITIONS, SET, STREAM, V1, V2, V3, Run, activate, request
 
+FEATURE = "n"
 BAD = Exclude(where="delay > 1000")
 WORSE = Exclude(offsets=(OffsetRange(partition=0, start=5, end=9),))
 
@@ -106,6 +107,23 @@ def test_what_speaks_besides_has_to_be_ready_too() -> None:
     assert run.set.excluding == 0
     ready(run, second)
     assert run.set.excluding == first.excluding
+
+
+def test_a_later_switch_waits_for_what_stands_in_without_the_events_too() -> None:
+    run = three_versions()
+    off = {"feature": FEATURE, "enabled": False, "fallback": "previous"}
+    run.ask(request(action=Action.TOGGLE, request_id="off", **off))
+    run.fence()
+    run.ask(activate(V3, request_id="third"))
+    run.fence()
+    clean(run)
+    anew = {one.version: one for one in prepared(run, run.set.excluding)}
+    ready(run, anew[V2])
+    assert run.ask(request(request_id="back")) == ["accepted", "preparing"]
+    ready(run, anew[V1])
+    run.fence()
+    assert run.set.serving == V2
+    assert run.replies[-1].state is ReplyState.COMPLETED
 
 
 def test_an_attempt_that_fails_leaves_no_trace_and_its_number_to_nobody() -> None:

@@ -59,6 +59,28 @@ def test_a_version_that_is_not_ready_is_cold() -> None:
     assert (found.how, found.partitions_ready, found.replays) == (How.COLD, 1, (replay,))
 
 
+def test_who_stands_in_for_a_feature_has_to_be_ready_with_the_version() -> None:
+    """An exclusion has made all versions anew: 1.1.0 is ready, and 1.0.0 is not, which stands in
+    for a feature of it."""
+    live = tuple(
+        LiveVersion(version=one, generation=9, excluding=9, ready=one != V1) for one in (V1, V2, V3)
+    )
+    given = facts(
+        route=route(
+            V3,
+            live=live,
+            served=(V1, V2, V3),
+            excluding=9,
+            exclusions=(Exclusion(number=9, where="x > 1"),),
+            activations=(UP, Activation(version=V3, from_version=V2, epoch=3)),
+            toggles=(Toggle(version=V2, feature="n", fallback=V1),),
+        )
+    )
+    assert plan(request(action=Action.ROLLBACK), given).how is How.COLD
+    pin = request(action=Action.PIN, target=V2)
+    assert codes(pin, given) == [Code.NOT_READY]
+
+
 def test_undoing_goes_where_the_latest_activation_came_from() -> None:
     rules = Rules(published=(V1, V2, V3), keep=0)
     given = facts(route=route(V2, V1, activations=(UP,), served=(V3, V1, V2)), rules=rules)

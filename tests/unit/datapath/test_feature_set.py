@@ -95,7 +95,7 @@ def test_a_set_begins_where_the_watermark_is_but_not_before_its_floor() -> None:
 
 def test_what_is_needed_is_the_longest_window_and_retention_before_what_is_closed() -> None:
     kept = feature_set(feature(window_ms=30), retention_ms=25)
-    assert path(kept).live.wanted_floor_ms(100) == 40  # 100 - 30 - 25, whole panes
+    assert path(kept).live.windows.kept_from_ms(100) == 40  # 100 - 30 - 25, whole panes
 
 
 def test_a_batch_without_a_watermark_closes_nothing() -> None:

@@ -12,13 +12,17 @@ import pytest
 
 from streams.datapath import feature_set as feature_set_module
 from streams.datapath.batch import Marker
+from streams.datapath.bundle_state import BundleState
 from streams.datapath.closing import Windows
 from streams.datapath.entity_runs import Range, Run, entity_runs
+from streams.datapath.live_view import LiveView
 from streams.datapath.progress import Closed
 from streams.datapath.step import Fenced
 from streams.definitions.model import Emit, FeatureSet, Function
+from streams.state.memory import MemoryStore
+from streams.state.rows import RowLayout
 from tests.small import feature, feature_set
-from tests.unit.datapath.rig import Click, Rig
+from tests.unit.datapath.rig import FIELDS, Click, Rig, batch, plans_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -381,3 +385,34 @@ def test_the_first_definitions_offset_of_a_claim_is_no_lower_than_what_is_commit
     rig.pipeline.begin(7)
     rig.pipeline.begin(3)
     assert rig.pipeline.progress.definitions_offset == 7
+
+
+def test_a_set_that_was_adopted_is_corrected_only_where_it_has_spoken() -> None:
+    """Its state goes back further than what it has said."""
+    first = feature_set(feature("n", where="x > 0"), name="b", retention_ms=100)
+    second = feature_set(
+        feature("n", where="x > 0"),
+        feature("k", Function.SUM, "x"),
+        name="b",
+        version="1.1.0",
+        retention_ms=100,
+    )
+    rig = Rig(feature_set(feature("n"), name="a"))
+    rig.take(("ann", 5, 1), ("ann", 15, 1), ("ann", 25, 1), ("ann", 35, 1))
+    plans = plans_of((first, second))
+    states = {
+        bundle.digest: BundleState(bundle, FIELDS, MemoryStore(RowLayout(bundle.columns)))
+        for plan in plans
+        for bundle in plan.bundles
+    }
+    for state in states.values():
+        state.take(batch(0, rig.log))
+    for plan in plans:
+        rig.pipeline.follow(LiveView.of(plan, states, FIELDS))
+    rig.pipeline.adopt("b", "1.0.0", definitions_offset=3)
+    rig.sets = (*rig.sets, first, second)
+    rig.take(("ann", 45, 1), ("ann", 55, 1))
+    assert [(at, kind) for _, at, _, kind, _ in rig.of("b")] == [(40, "final"), (50, "final")]
+    rig.switch("b", "1.1.0", corrects="1.0.0")
+    corrected = [at for _, at, _, kind, _ in rig.of("b") if kind == "correction"]
+    assert corrected == [40, 50]

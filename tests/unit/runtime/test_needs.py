@@ -228,3 +228,26 @@ async def test_one_with_the_events_stands_for_it_too_where_ranges_say_how_far(
     ]
     found = await replays(kafka, V1, exclude=exclude)
     assert [needed for needed, _ in found] == wanted
+
+
+async def test_all_that_is_prepared_with_a_version_is_needed() -> None:
+    """1.0.0 is pinned, with longer windows: an exclusion makes it anew, too."""
+    pinned = feature_set(feature("n", window_ms=300), name="a", version=V1)
+    sets = tuple(
+        PublishedSet(feature_set=one, digest="d", key_schema_id=2, value_schema_id=3, order=at)
+        for at, one in enumerate((pinned, SETS[1]), 1)
+    )
+    definitions = replace(PUBLISHED.definitions, sets={"a": sets})
+    target = Target(
+        feature_set="a",
+        version=V2,
+        cold=True,
+        ready=frozenset({("a", V1), ("a", V2)}),
+        exclude=Exclude(where="x > 1"),
+        prepared=(V2, V1),
+    )
+    asked = Replayed(context=cast("Any", Kafka().context()))
+    found = await asked(target, replace(PUBLISHED, definitions=definitions))
+    # C is 500: its next window begins at 210, and below offset 20 nothing is later than 200.
+    assert found[0].needs_offset is not None
+    assert found[0].needs_offset <= 20

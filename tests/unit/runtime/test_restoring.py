@@ -287,19 +287,3 @@ async def test_files_become_those_of_another_bundle_with_the_same_accumulators(
     assert store.meta is not None
     assert store.meta.next_offset == 2
     store.close()
-
-
-async def test_state_from_before_a_version_with_longer_windows_is_made_anew(
-    make: Callable[..., Rig],
-) -> None:
-    longer = feature_set(feature("n", window_ms=30), name="a", version="1.1.0")
-    town = cast("Town", make(town=True, sets=(ONE, longer)).world)
-    town.decided.decide("1.0.0!")
-    await town.claim()
-    await town.take(("ann", 1, 1), ("ann", 12, 1), ("ann", 25, 1), ("ann", 36, 1))
-    await town.stop()
-    # On another disk the version has become ready, and serves; then the partition comes back.
-    town.decided.decide("1.0.0!", "1.1.0!", serving="1.1.0", epoch=1)
-    await town.claim()
-    await town.take(("ann", 47, 1))
-    assert town.vectors[-1] == ("a", 40, "ann", 3)
