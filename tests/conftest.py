@@ -13,8 +13,10 @@ from streams.devstack.packages import MAVEN_URL_VARIABLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-# How long an example takes says something about the machine, not about the code.
-settings.register_profile("rewindow", deadline=None, print_blob=True)
+# How long an example takes says something about the machine, not about the code. A test run can
+# be repeated: `scripts/test --hypothesis-profile explore tests/property` draws other examples.
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.register_profile("rewindow", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("rewindow")
 
 
