@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,12 @@ class Part:
 
 def run_part(first: int, count: int, defect: str | None) -> Part:
     """Some seeds, in this process; with a defect no more than up to the first that finds it."""
+    from tests.simulation.pool import in_pool
+
+    return in_pool(partial(_run_part, first, count, defect))
+
+
+def _run_part(first: int, count: int, defect: str | None) -> Part:
     from tests.simulation.simulate import in_simulation, simulate
 
     part = Part()
