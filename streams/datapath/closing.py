@@ -8,7 +8,6 @@ over the panes as they were at the record that closed it, and the cut into batch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -36,16 +35,44 @@ CORRECTION = "correction"
 
 _FIRST = "@first"
 _LAST = "@last"
-_ADDED = "@added"
+_KEYS = [AS_OF, ENTITY]
 
 _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Closing arithmetic of one view."""
+    """Closing arithmetic of one view.
 
-    view: View
+    Expressions that don't depend on what is closed are made once: where a closing has few rows,
+    making them takes longer than what they compute.
+    """
+
+    def __init__(self, *, view: View) -> None:
+        self.view = view
+        self._first_as_of = first_as_of(pl.col(PANE), view.pane_ms, view.every_ms)
+        self._last_as_of = last_as_of(pl.col(PANE), view.longest_window_ms, view.every_ms)
+        self._after_closed = pl.col(CLOSED) + view.every_ms
+        self._gone_as_of = (self._last_as_of + view.every_ms).alias(AS_OF)
+        self._open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
+        by_window: dict[int, list[FeatureView]] = {}
+        for feature in view.features:
+            by_window.setdefault(feature.window_ms, []).append(feature)
+        self._by_window = [_OfWindow(*one) for one in sorted(by_window.items(), reverse=True)]
+        """The longest window comes first: all vectors have an event in it."""
+        self._values = [zero_over_nothing(feature) for feature in view.features]
+        self._nothing = [
+            pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
+            *(_over_nothing(feature) for feature in view.features),
+        ]
+        self._no_vectors = pl.DataFrame(
+            schema={
+                ENTITY: pl.String(),
+                AS_OF: pl.Int64(),
+                KIND_FIELD: pl.String(),
+                OVERFLOWED: pl.UInt32(),
+                **{feature.name: feature.dtype for feature in view.features},
+            }
+        )
 
     def closed_through(self, watermark_ms: int) -> int:
         """Highest as-of time that a watermark closes."""
@@ -65,20 +92,17 @@ class Windows:
 
     def first_as_of(self) -> pl.Expr:
         """First as-of time that a row's pane belongs to."""
-        return first_as_of(pl.col(PANE), self.view.pane_ms, self.view.every_ms)
+        return self._first_as_of
 
     def last_as_of(self) -> pl.Expr:
         """Last as-of time that a row's pane belongs to."""
-        return last_as_of(pl.col(PANE), self.view.longest_window_ms, self.view.every_ms)
+        return self._last_as_of
 
-    def _bounded(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
-        """Rows with the first and last as-of time in `(after, through]` they count for."""
-        every = self.view.every_ms
-        first = pl.max_horizontal(self.first_as_of(), pl.col(CLOSED) + every)
-        if after_ms is not None:
-            first = pl.max_horizontal(first, pl.lit(after_ms + every))
-        last = pl.min_horizontal(self.last_as_of(), pl.lit(through_ms))
-        return rows.with_columns(first.alias(_FIRST), last.alias(_LAST))
+    def _bounds(self, after_ms: int | None, through_ms: int) -> tuple[pl.Expr, pl.Expr]:
+        """First and last as-of time in `(after, through]` that a row counts for."""
+        after = [] if after_ms is None else [pl.lit(after_ms + self.view.every_ms)]
+        first = pl.max_horizontal(self._first_as_of, self._after_closed, *after)
+        return first, pl.min_horizontal(self._last_as_of, pl.lit(through_ms))
 
     def cost(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int:
         """How many (row, as-of time) pairs the closing of `(after, through]` touches.
@@ -90,9 +114,9 @@ class Windows:
 
     def most_updates(self, touched: pl.DataFrame, after_ms: int | None, through_ms: int) -> int:
         """An upper bound of the vectors in `(after, through]` that `touched` rows change."""
-        bounded = self._bounded(touched, after_ms, through_ms).filter(
-            pl.col(_FIRST) <= pl.col(_LAST)
-        )
+        first, last = self._bounds(after_ms, through_ms)
+        bounded = touched.select(ENTITY, first.alias(_FIRST), last.alias(_LAST))
+        bounded = bounded.filter(pl.col(_FIRST) <= pl.col(_LAST))
         spans = bounded.group_by(ENTITY).agg(pl.col(_FIRST).min(), pl.col(_LAST).max())
         times = (pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 1
         return int(spans.select(times.sum()).item() or 0)
@@ -100,23 +124,25 @@ class Windows:
     def _count(
         self, rows: pl.DataFrame, after_ms: int | None, through_ms: int, *, more: int
     ) -> int:
-        bounded = self._bounded(rows, after_ms, through_ms)
-        times = (pl.col(_LAST) - pl.col(_FIRST)) // self.view.every_ms + 1 + more
-        return int(bounded.select(times.clip(lower_bound=0).sum()).item() or 0)
+        if rows.is_empty():
+            return 0
+        first, last = self._bounds(after_ms, through_ms)
+        times = (last - first) // self.view.every_ms + (1 + more)
+        return int(rows.select(times.clip(lower_bound=0).sum()).item() or 0)
 
     def next_as_of(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int | None:
         """First as-of time in `(after, through]` that has anything to say, if any.
 
         Of the rows only `@pane` and `@closed` are looked at.
         """
-        every = self.view.every_ms
-        bounded = self._bounded(rows, after_ms, through_ms)
-        ends = self.last_as_of() + every
-        has_window = pl.col(_FIRST) <= pl.col(_LAST)
-        has_end = (ends <= through_ms) & (ends > (after_ms if after_ms is not None else ends - 1))
-        times = bounded.select(
-            pl.when(has_window).then(pl.col(_FIRST)).when(has_end).then(ends).min()
-        ).item()
+        if rows.is_empty():
+            return None
+        first, last = self._bounds(after_ms, through_ms)
+        ends = self._gone_as_of
+        has_end = ends <= through_ms
+        if after_ms is not None:
+            has_end &= ends > after_ms
+        times = rows.select(pl.when(first <= last).then(first).when(has_end).then(ends).min()).item()
         return None if times is None else int(times)
 
     def close(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
@@ -181,65 +207,48 @@ class Windows:
         changed = self._pairs(touched.select(PANE, ENTITY, CLOSED), closed_ms, through_ms)
         changed = changed.select(AS_OF, ENTITY).unique()
         near = self._pairs(rows, closed_ms, through_ms)
-        near = near.join(changed, on=[AS_OF, ENTITY], how="semi")
+        near = near.join(changed, on=_KEYS, how="semi")
         return self.values(near, UPDATE).sort(AS_OF, ENTITY)
 
     def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
         """One row for each as-of time of each row, in a column `as_of`."""
-        bounded = self._bounded(rows, after_ms, through_ms).filter(pl.col(_FIRST) <= pl.col(_LAST))
-        times = pl.int_ranges(pl.col(_FIRST), pl.col(_LAST) + 1, self.view.every_ms)
-        return bounded.with_columns(times.alias(AS_OF)).drop(_FIRST, _LAST, CLOSED).explode(AS_OF)
+        first, last = self._bounds(after_ms, through_ms)
+        times = pl.int_ranges(first, last + 1, self.view.every_ms).alias(AS_OF)
+        return rows.select(pl.exclude(CLOSED), times).explode(AS_OF, empty_as_null=False)
 
     def _empties(
         self, rows: pl.DataFrame, finals: pl.DataFrame, after_ms: int | None, through_ms: int
     ) -> pl.DataFrame:
         """One vector for each entity whose last event has just left the longest window."""
-        left = self.last_as_of() + self.view.every_ms
-        open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        gone = (
-            rows.select(left.alias(AS_OF), ENTITY, CLOSED)
-            .filter(in_range & open_to_it)
-            .select(AS_OF, ENTITY)
-            .unique()
-            .join(finals.select(AS_OF, ENTITY), on=[AS_OF, ENTITY], how="anti")
-        )
-        return self._over_nothing(gone)
+        left = rows.select(self._gone_as_of, ENTITY, CLOSED).filter(in_range & self._open_to_it)
+        if left.is_empty():
+            return self._no_vectors
+        return self._over_nothing(left.unique(_KEYS).join(finals, on=_KEYS, how="anti"))
 
     def _over_nothing(self, gone: pl.DataFrame, kind: str = EMPTY) -> pl.DataFrame:
         """A vector with nothing in it for each entity and as-of time of `gone`."""
-        return gone.select(
-            ENTITY,
-            AS_OF,
-            pl.lit(kind).alias(KIND_FIELD),
-            pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
-            *(_over_nothing(feature) for feature in self.view.features),
-        )
+        return gone.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *self._nothing)
 
     def values(self, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
         """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
-        keys = [AS_OF, ENTITY]
-        vectors = (
-            pairs.select(keys).unique().with_columns(pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED))
+        if pairs.is_empty():
+            return self._no_vectors
+        longest, *others = self._by_window
+        vectors = longest.computed(pairs)
+        for one in others:
+            inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + one.window_ms)
+            vectors = vectors.join(one.computed(inside), on=_KEYS, how="left")
+        overflows = pl.sum_horizontal(one.overflows for one in self._by_window)
+        return vectors.select(
+            ENTITY,
+            AS_OF,
+            pl.lit(kind).alias(KIND_FIELD),
+            overflows.cast(pl.UInt32).alias(OVERFLOWED),
+            *self._values,
         )
-        by_window: dict[int, list[FeatureView]] = {}
-        for feature in self.view.features:
-            by_window.setdefault(feature.window_ms, []).append(feature)
-        for window_ms, features in by_window.items():
-            inside = pairs
-            if window_ms < self.view.longest_window_ms:
-                inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + window_ms)
-            vectors = vectors.join(
-                _computed(inside, keys, features), on=keys, how="left", suffix=_ADDED
-            ).with_columns(
-                (pl.col(OVERFLOWED) + pl.col(OVERFLOWED + _ADDED).fill_null(0)).alias(OVERFLOWED)
-            )
-            vectors = vectors.drop(OVERFLOWED + _ADDED)
-        kinds = pl.lit(kind).alias(KIND_FIELD)
-        values = [zero_over_nothing(feature) for feature in self.view.features]
-        return vectors.select(ENTITY, AS_OF, kinds, OVERFLOWED, *values)
 
     def values_for(
         self, vectors: pl.DataFrame, rows: pl.DataFrame, after_ms: int | None, through_ms: int
@@ -249,34 +258,43 @@ class Windows:
         Those with no row in the longest window are left out.
         """
         keys = vectors.select(AS_OF, ENTITY)
-        pairs = self._pairs(rows, after_ms, through_ms).join(keys, on=[AS_OF, ENTITY], how="semi")
+        pairs = self._pairs(rows, after_ms, through_ms).join(keys, on=_KEYS, how="semi")
         return self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED)
 
 
-def _computed(
-    pairs: pl.DataFrame, keys: Sequence[str], features: Sequence[FeatureView]
-) -> pl.DataFrame:
-    """Features of one window length, by `keys`."""
-    used = {a.name: a for feature in features for a in feature.accumulators}
-    merged = pairs.group_by(keys).agg([e for a in used.values() for e in a.merge()])
-    values = [
-        result(
-            merged,
-            feature.function,
-            feature.accumulators,
-            dtype=feature.dtype,
-            q=feature.q,
-            k=feature.k,
-        ).alias(feature.name)
-        for feature in features
-    ]
-    overflows = [
-        overflowed(feature.accumulators[0])
-        for feature in features
-        if feature.function is Function.SUM and feature.dtype == pl.Int64
-    ]
-    count = pl.sum_horizontal(pl.lit(0, dtype=pl.UInt32), *overflows).cast(pl.UInt32)
-    return merged.select(*keys, count.alias(OVERFLOWED)).with_columns(values)
+class _OfWindow:
+    """The features of one window length."""
+
+    def __init__(self, window_ms: int, features: Sequence[FeatureView]) -> None:
+        self.window_ms = window_ms
+        self.overflows = f"{OVERFLOWED}.{window_ms}"
+        """Column with the number of sums that left 64 bits."""
+        self._features = features
+        used = {a.name: a for feature in features for a in feature.accumulators}
+        self._merge = [e for a in used.values() for e in a.merge()]
+        counted = [
+            overflowed(feature.accumulators[0])
+            for feature in features
+            if feature.function is Function.SUM and feature.dtype == pl.Int64
+        ]
+        zero = pl.lit(0, dtype=pl.UInt32)
+        self._count = pl.sum_horizontal(zero, *counted).alias(self.overflows)
+
+    def computed(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The features of the (as-of time, entity) groups of `pairs`."""
+        merged = pairs.group_by(_KEYS).agg(self._merge)
+        values = [
+            result(
+                merged,
+                feature.function,
+                feature.accumulators,
+                dtype=feature.dtype,
+                q=feature.q,
+                k=feature.k,
+            ).alias(feature.name)
+            for feature in self._features
+        ]
+        return merged.select(*_KEYS, self._count, *values)
 
 
 def zero_over_nothing(feature: FeatureView) -> pl.Expr:

@@ -265,8 +265,9 @@ def result(
     dtype: pl.DataType,
     q: float | None,
     k: int | None,
-) -> pl.Series:
-    """Values of a feature out of merged partials (sketch columns as gathered lists).
+) -> pl.Expr | pl.Series:
+    """Values of a feature out of merged partials (sketch columns as gathered lists), for a
+    `select` over them.
 
     `dtype` is the feature's output type. Sums of integers outside 64 bits are null.
     """
@@ -298,7 +299,7 @@ def result(
             return _typed_top_k(sketches.top_k(merged[first.name], k), first.dtype)
         case _:
             expr = column
-    return merged.select(expr.cast(dtype).alias(first.name)).to_series()
+    return expr.cast(dtype)
 
 
 def _typed_top_k(pairs: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -134,7 +134,7 @@ def test_merging_any_cut_in_any_order_gives_what_the_events_give(
     left = merge_partials(pl.concat(pieces[:cut]), ["key"], accumulators)
     merged = pl.concat([left, *pieces[cut:]])
     gathered = merged.group_by("key").agg([e for a in accumulators for e in a.merge()])
-    series = result(
+    made = result(
         gathered,
         feature.function,
         accumulators,
@@ -142,6 +142,7 @@ def test_merging_any_cut_in_any_order_gives_what_the_events_give(
         q=feature.q,
         k=feature.k,
     )
+    series = gathered.select(made.alias("made")).to_series()
     ordered = [value for _, value in sorted(zip(origins, values, strict=True))]
     known = [value for value in ordered if value is not None]
     expected = expect(replace(feature, expression="value"), known)
