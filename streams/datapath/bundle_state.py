@@ -69,9 +69,10 @@ class BundleState:
         if batch.next_offset <= self.next_offset:
             return
         news = batch if self.next_offset <= batch.first_offset else batch.since(self.next_offset)
-        selected = self.partials.select(news.events).filter(pl.col(ENTITY).is_not_null())
-        if self.floor_ms is not None:
-            selected = selected.filter(pl.col(PANE) >= self.floor_ms)
+        selected = self.partials.select(news.events)
+        if selected[ENTITY].null_count():
+            selected = selected.filter(pl.col(ENTITY).is_not_null())
+        selected = not_below(selected, self.floor_ms)
         self.apply(self.partials.build(selected, [PANE, ENTITY]), batch.next_offset)
 
     def rows(self, start_ms: int | None, end_ms: int, limit: int) -> tuple[list[pl.DataFrame], int]:
@@ -160,6 +161,8 @@ class BundleState:
 
     def merged_with_store(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with what is on disk of their keys; reads nothing that is not."""
+        if rows.is_empty():
+            return rows
         known = self.store.lookup(rows.select(PANE, ENTITY))
         if known.is_empty():
             return rows
@@ -184,8 +187,8 @@ class Flush:
         state, rows = self._state, self._sealed
         if rows is None:
             rows = state.empty()
-        elif self._meta.floor_ms is not None:
-            rows = rows.filter(pl.col(PANE) >= self._meta.floor_ms)
+        else:
+            rows = not_below(rows, self._meta.floor_ms)
         merged = state.merged_with_store(rows)
         state.store.write(merged, self._meta)
         return merged.height
@@ -196,6 +199,13 @@ class Flush:
         self._state.ingested()
         if self._meta.floor_ms is not None:
             self._state.store.drop_below(self._meta.floor_ms)
+
+
+def not_below(rows: pl.DataFrame, floor_ms: int | None) -> pl.DataFrame:
+    """The rows of panes at a floor and after; mostly these are all."""
+    if floor_ms is None or (rows[PANE] >= floor_ms).all():
+        return rows
+    return rows.filter(pl.col(PANE) >= floor_ms)
 
 
 def _meta(

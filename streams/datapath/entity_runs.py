@@ -102,5 +102,6 @@ def _whole_through(frames: Sequence[pl.DataFrame], each: int) -> str | None:
         .filter(pl.col("len") == each)[ENTITY]
         .min()
         for frame in frames
+        if frame.height >= each
     ]
     return min((str(end) for end in ends if end is not None), default=None)

@@ -94,22 +94,21 @@ class Intake:
         decoded = self.decoder.decode(records.values)
         offsets = np.array(records.offsets, np.int64)
         rows = decoded.rows
-        frame = (
-            decoded.frame.with_columns(
-                pl.Series(OFFSET, offsets[rows]), *self._origin(records, partition, rows)
-            )
-            .with_columns(self._time.alias(EVENT_TIME))
-            .with_columns(self._problem.alias(_ERROR))
+        frame = decoded.frame.with_columns(
+            pl.Series(OFFSET, offsets[rows]),
+            *self._origin(records, partition, rows),
+            self._time.alias(EVENT_TIME),
         )
+        errors = frame.select(self._problem.alias(_ERROR)).to_series()
         dead = [
             DeadLetter(offset=int(offsets[bad.position]), error=bad.error, detail=bad.detail)
             for bad in decoded.bad
         ]
-        if frame[_ERROR].null_count() < frame.height:
-            dead.extend(self._refused(frame.filter(pl.col(_ERROR).is_not_null())))
+        if errors.null_count() < frame.height:
+            dead.extend(self._refused(frame.with_columns(errors).filter(errors.is_not_null())))
             dead.sort(key=lambda letter: letter.offset)
-            frame = frame.filter(pl.col(_ERROR).is_null())
-        return frame.drop(_TIMESTAMP, _ERROR), tuple(dead)
+            frame = frame.filter(errors.is_null())
+        return frame.drop(_TIMESTAMP), tuple(dead)
 
     def _origin(
         self, records: Records, partition: int, rows: npt.NDArray[np.int64]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from streams.datapath.bundle_state import not_below
 from streams.datapath.closing import CLOSED, Windows
 from streams.datapath.entity_runs import Range
 from streams.datapath.partials import ENTITY, PANE, Partials
@@ -101,7 +102,7 @@ class LiveView:
         floors = [one.floor_ms for one in self.bundles]
         lowest = min((ms for ms in floors if ms is not None), default=None)
         if lowest is not None and None not in floors:
-            selected = selected.filter(pl.col(PANE) >= lowest)
+            selected = not_below(selected, lowest)
         return self.partials.build(selected, [PANE, ENTITY, CLOSED])
 
     # -- rows ---------------------------------------------------------------------------------
@@ -151,12 +152,15 @@ class LiveView:
 
         Columns: `@pane`, `@entity`, `@closed`, and what the view needs of the accumulators'.
         """
+        if len(self.bundles) == 1:
+            some = [frame for frame in found if not frame.is_empty()] or found[:1]
+            frames = [frame.select(PANE, ENTITY, _NEVER, *self._columns[3:]) for frame in some]
+            if partials is not None:
+                frames.append(partials.select(self._columns))
+            return pl.concat(frames)
         frames = [frame.with_columns(_NEVER) for frame in found]
         if partials is not None:
-            floor = self.floor_ms if len(self.bundles) > 1 else None
-            frames.append(partials if floor is None else partials.filter(pl.col(PANE) >= floor))
-        if len(self.bundles) == 1:
-            return pl.concat([frame.select(self._columns) for frame in frames])
+            frames.append(not_below(partials, self.floor_ms))
         return pl.concat(
             [frame.select(_known(self._columns, frame.columns)) for frame in frames],
             how="diagonal",

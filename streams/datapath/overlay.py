@@ -66,10 +66,7 @@ class Overlay:
 
     def between(self, start_ms: int | None, end_ms: int) -> list[pl.DataFrame]:
         """Frames of the rows with pane in `[start_ms, end_ms)`; several may share a key."""
-        inside = pl.col(PANE) < end_ms
-        if start_ms is not None:
-            inside &= pl.col(PANE) >= start_ms
-        return [frame.filter(inside) for frame in self._all]
+        return [_inside(frame, start_ms, end_ms) for frame in self._all]
 
     def recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame | None:
         """As `between`, one row per (pane, entity); None if there is nothing at all."""
@@ -80,3 +77,11 @@ class Overlay:
         if len(frames) > 1:
             return merge_partials(pl.concat(frames), [PANE, ENTITY], self._accumulators)
         return frames[0] if frames else None
+
+
+def _inside(frame: pl.DataFrame, start_ms: int | None, end_ms: int) -> pl.DataFrame:
+    panes = frame[PANE]
+    inside = panes < end_ms
+    if start_ms is not None:
+        inside &= panes >= start_ms
+    return frame if inside.all() else frame.filter(inside)

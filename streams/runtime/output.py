@@ -80,15 +80,16 @@ def _late_detail(feature_set: str) -> str:
 def _vectors(output: SetOutput, frame: pl.DataFrame, partition: int, *, epoch: int) -> Outgoing:
     entity = entity_fields(frame[ENTITY], output.entity)
     keys, values = output.encoder.encode(
-        frame.drop(ENTITY).with_columns(*entity, pl.lit(output.version).alias(VERSION_FIELD))
+        frame.with_columns(*entity, pl.lit(output.version).alias(VERSION_FIELD))
     )
-    by_kind = {kind: _headers(output, kind, epoch) for kind in frame[KIND_FIELD].unique()}
+    kinds = frame[KIND_FIELD].to_list()
+    by_kind = {kind: _headers(output, kind, epoch) for kind in set(kinds)}
     return Outgoing(
         topic=output.topic,
         partition=partition,
         keys=keys,
         values=values,
-        each_headers=[by_kind[kind] for kind in frame[KIND_FIELD]],
+        each_headers=[by_kind[kind] for kind in kinds],
     )
 
 

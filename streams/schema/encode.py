@@ -52,7 +52,7 @@ class _Columns:
         absent = [name for name in self._required if frame[name].null_count()]
         if absent:
             raise ValueError(f"columns {absent} hold nulls, which their schema does not allow")
-        chosen = frame.select(self._arrow.names).rechunk()
+        chosen = frame[self._arrow.names].rechunk()
         table = chosen.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._arrow)
         encoded: list[bytes] = []
         for batch in table.combine_chunks().to_batches():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -32,23 +33,21 @@ class MemoryStore:
         return self._meta
 
     def scan(self, start_ms: int, end_ms: int, limit: int | None = None) -> pl.DataFrame:
-        found = self._rows.filter(_within(start_ms, end_ms))
+        found = self._between(start_ms, end_ms)
         return found if limit is None else found.head(limit)
 
     def panes(self, start_ms: int, end_ms: int) -> list[int]:
-        return (
-            self._rows.select(PANE)
-            .filter(_within(start_ms, end_ms))[PANE]
-            .unique()
-            .sort()
-            .to_list()
-        )
+        return sorted(set(self._between(start_ms, end_ms)[PANE]))
 
     def scan_each(self, panes: Sequence[int], after: str | None, limit: int) -> pl.DataFrame:
-        found = self._rows.filter(pl.col(PANE).is_in(panes))
+        found = self._rows
+        if not found.is_empty():
+            found = found.filter(pl.col(PANE).is_in(panes))
         return first_of_each(found, after, limit)
 
     def lookup(self, keys: pl.DataFrame) -> pl.DataFrame:
+        if self._rows.is_empty():
+            return self._rows
         return self._rows.join(keys, on=_KEY, how="semi", maintain_order="left")
 
     def write(self, rows: pl.DataFrame, meta: Meta) -> None:
@@ -61,8 +60,11 @@ class MemoryStore:
         if self._written is None:
             raise ValueError("nothing was written")
         (rows, meta), self._written = self._written, None
-        kept = self._rows.join(rows, on=_KEY, how="anti")
-        self._rows = pl.concat([kept, rows]).sort(_KEY)
+        if self._rows.is_empty():
+            self._rows = rows
+        elif not rows.is_empty():
+            kept = self._rows.join(rows, on=_KEY, how="anti")
+            self._rows = pl.concat([kept, rows]).sort(_KEY)
         self._meta = meta
 
     def flush(self, rows: pl.DataFrame, meta: Meta) -> None:
@@ -70,11 +72,11 @@ class MemoryStore:
         self.ingest()
 
     def drop_below(self, pane_ms: int) -> None:
-        self._rows = self._rows.filter(pl.col(PANE) >= pane_ms)
+        self._rows = self._rows[bisect_left(self._rows[PANE], pane_ms) :]
 
     def close(self) -> None:
         """Nothing to let go of; rows stay readable."""
 
-
-def _within(start_ms: int, end_ms: int) -> pl.Expr:
-    return (pl.col(PANE) >= start_ms) & (pl.col(PANE) < end_ms)
+    def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        panes = self._rows[PANE]
+        return self._rows[bisect_left(panes, start_ms) : bisect_left(panes, end_ms)]

@@ -218,6 +218,8 @@ def first_of_each(rows: pl.DataFrame, after: str | None, limit: int) -> pl.DataF
     """The first `limit` rows of each pane after entity `after`, of a frame sorted by its keys."""
     if after is not None:
         rows = rows.filter(pl.col(ENTITY) > after)
+    if rows.height <= limit:
+        return rows
     return rows.filter(pl.int_range(pl.len()).over(PANE) < limit)
 
 
