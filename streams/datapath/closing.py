@@ -8,6 +8,7 @@ over the panes as they were at the record that closed it, and the cut into batch
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -41,38 +42,11 @@ _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
 
 class Windows:
-    """Closing arithmetic of one view.
-
-    Expressions that don't depend on what is closed are made once: where a closing has few rows,
-    making them takes longer than what they compute.
-    """
+    """Closing arithmetic of one view."""
 
     def __init__(self, *, view: View) -> None:
         self.view = view
-        self._first_as_of = first_as_of(pl.col(PANE), view.pane_ms, view.every_ms)
-        self._last_as_of = last_as_of(pl.col(PANE), view.longest_window_ms, view.every_ms)
-        self._after_closed = pl.col(CLOSED) + view.every_ms
-        self._gone_as_of = (self._last_as_of + view.every_ms).alias(AS_OF)
-        self._open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
-        by_window: dict[int, list[FeatureView]] = {}
-        for feature in view.features:
-            by_window.setdefault(feature.window_ms, []).append(feature)
-        self._by_window = [_OfWindow(*one) for one in sorted(by_window.items(), reverse=True)]
-        """The longest window comes first: all vectors have an event in it."""
-        self._values = [zero_over_nothing(feature) for feature in view.features]
-        self._nothing = [
-            pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
-            *(_over_nothing(feature) for feature in view.features),
-        ]
-        self._no_vectors = pl.DataFrame(
-            schema={
-                ENTITY: pl.String(),
-                AS_OF: pl.Int64(),
-                KIND_FIELD: pl.String(),
-                OVERFLOWED: pl.UInt32(),
-                **{feature.name: feature.dtype for feature in view.features},
-            }
-        )
+        self._made = _made(view.pane_ms, view.every_ms, view.longest_window_ms, view.features)
 
     def closed_through(self, watermark_ms: int) -> int:
         """Highest as-of time that a watermark closes."""
@@ -92,17 +66,17 @@ class Windows:
 
     def first_as_of(self) -> pl.Expr:
         """First as-of time that a row's pane belongs to."""
-        return self._first_as_of
+        return self._made.first_as_of
 
     def last_as_of(self) -> pl.Expr:
         """Last as-of time that a row's pane belongs to."""
-        return self._last_as_of
+        return self._made.last_as_of
 
     def _bounds(self, after_ms: int | None, through_ms: int) -> tuple[pl.Expr, pl.Expr]:
         """First and last as-of time in `(after, through]` that a row counts for."""
         after = [] if after_ms is None else [pl.lit(after_ms + self.view.every_ms)]
-        first = pl.max_horizontal(self._first_as_of, self._after_closed, *after)
-        return first, pl.min_horizontal(self._last_as_of, pl.lit(through_ms))
+        first = pl.max_horizontal(self._made.first_as_of, self._made.after_closed, *after)
+        return first, pl.min_horizontal(self._made.last_as_of, pl.lit(through_ms))
 
     def cost(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> int:
         """How many (row, as-of time) pairs the closing of `(after, through]` touches.
@@ -138,7 +112,7 @@ class Windows:
         if rows.is_empty():
             return None
         first, last = self._bounds(after_ms, through_ms)
-        ends = self._gone_as_of
+        ends = self._made.gone_as_of
         has_end = ends <= through_ms
         if after_ms is not None:
             has_end &= ends > after_ms
@@ -223,31 +197,31 @@ class Windows:
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        left = rows.select(self._gone_as_of, ENTITY, CLOSED).filter(in_range & self._open_to_it)
+        left = rows.select(self._made.gone_as_of, ENTITY, CLOSED).filter(in_range & self._made.open_to_it)
         if left.is_empty():
-            return self._no_vectors
+            return self._made.no_vectors
         return self._over_nothing(left.unique(_KEYS).join(finals, on=_KEYS, how="anti"))
 
     def _over_nothing(self, gone: pl.DataFrame, kind: str = EMPTY) -> pl.DataFrame:
         """A vector with nothing in it for each entity and as-of time of `gone`."""
-        return gone.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *self._nothing)
+        return gone.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *self._made.nothing)
 
     def values(self, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
         """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
         if pairs.is_empty():
-            return self._no_vectors
-        longest, *others = self._by_window
+            return self._made.no_vectors
+        longest, *others = self._made.by_window
         vectors = longest.computed(pairs)
         for one in others:
             inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + one.window_ms)
             vectors = vectors.join(one.computed(inside), on=_KEYS, how="left")
-        overflows = pl.sum_horizontal(one.overflows for one in self._by_window)
+        overflows = pl.sum_horizontal(one.overflows for one in self._made.by_window)
         return vectors.select(
             ENTITY,
             AS_OF,
             pl.lit(kind).alias(KIND_FIELD),
             overflows.cast(pl.UInt32).alias(OVERFLOWED),
-            *self._values,
+            *self._made.values,
         )
 
     def values_for(
@@ -260,6 +234,48 @@ class Windows:
         keys = vectors.select(AS_OF, ENTITY)
         pairs = self._pairs(rows, after_ms, through_ms).join(keys, on=_KEYS, how="semi")
         return self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED)
+
+
+class _Made:
+    """Expressions that depend on a view alone.
+
+    They are made once: where a closing has few rows that takes longer than what they compute.
+    """
+
+    def __init__(
+        self, pane_ms: int, every_ms: int, longest_window_ms: int, features: Sequence[FeatureView]
+    ) -> None:
+        self.first_as_of = first_as_of(pl.col(PANE), pane_ms, every_ms)
+        self.last_as_of = last_as_of(pl.col(PANE), longest_window_ms, every_ms)
+        self.after_closed = pl.col(CLOSED) + every_ms
+        self.gone_as_of = (self.last_as_of + every_ms).alias(AS_OF)
+        self.open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
+        windows: dict[int, list[FeatureView]] = {}
+        for feature in features:
+            windows.setdefault(feature.window_ms, []).append(feature)
+        self.by_window = [_OfWindow(*one) for one in sorted(windows.items(), reverse=True)]
+        """The longest window comes first: all vectors have an event in it."""
+        self.values = [zero_over_nothing(feature) for feature in features]
+        self.nothing = [
+            pl.lit(0, dtype=pl.UInt32).alias(OVERFLOWED),
+            *(_over_nothing(feature) for feature in features),
+        ]
+        self.no_vectors = pl.DataFrame(
+            schema={
+                ENTITY: pl.String(),
+                AS_OF: pl.Int64(),
+                KIND_FIELD: pl.String(),
+                OVERFLOWED: pl.UInt32(),
+                **{feature.name: feature.dtype for feature in features},
+            }
+        )
+
+
+@lru_cache(maxsize=1_000)
+def _made(
+    pane_ms: int, every_ms: int, longest_window_ms: int, features: tuple[FeatureView, ...]
+) -> _Made:
+    return _Made(pane_ms, every_ms, longest_window_ms, features)
 
 
 class _OfWindow:

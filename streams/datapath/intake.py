@@ -8,6 +8,7 @@ caller's to remember.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ class Intake:
         self.decoder = decoder
         self._rekeyed = rekeyed
         self._time = event_time_ms(source, fields)
-        self._problem = self._problems()
+        self._problem = _problem(source.max_ahead_ms)
 
     def unknown_ids(self, records: Sequence[Record]) -> set[int]:
         """Schema ids to look up and add to the decoder before `batch`."""
@@ -128,19 +129,6 @@ class Intake:
             pl.Series(_TIMESTAMP, np.ascontiguousarray(found[:, 2])),
         ]
 
-    def _problems(self) -> pl.Expr:
-        """The first reason why an event can't be used, null for most."""
-        time, timestamp = pl.col(EVENT_TIME), pl.col(_TIMESTAMP)
-        ahead = (timestamp >= 0) & (time > timestamp + self.source.max_ahead_ms)
-        return (
-            pl.when(time.is_null())
-            .then(pl.lit(str(BadEvent.MISSING_EVENT_TIME)))
-            .when(ahead)
-            .then(pl.lit(str(BadEvent.EVENT_TIME_AHEAD)))
-            .when(~time.is_between(EARLIEST_MS, LATEST_MS))
-            .then(pl.lit(str(BadEvent.EVENT_TIME_OUT_OF_RANGE)))
-        )
-
     def _refused(self, frame: pl.DataFrame) -> list[DeadLetter]:
         source = self.source
         field = source.event_time.field
@@ -157,6 +145,21 @@ class Intake:
             )
             letters.append(DeadLetter(offset=offset, error=error, detail=detail))
         return letters
+
+
+@lru_cache
+def _problem(max_ahead_ms: int) -> pl.Expr:
+    """The first reason why an event can't be used, null for most."""
+    time, timestamp = pl.col(EVENT_TIME), pl.col(_TIMESTAMP)
+    ahead = (timestamp >= 0) & (time > timestamp + max_ahead_ms)
+    return (
+        pl.when(time.is_null())
+        .then(pl.lit(str(BadEvent.MISSING_EVENT_TIME)))
+        .when(ahead)
+        .then(pl.lit(str(BadEvent.EVENT_TIME_AHEAD)))
+        .when(~time.is_between(EARLIEST_MS, LATEST_MS))
+        .then(pl.lit(str(BadEvent.EVENT_TIME_OUT_OF_RANGE)))
+    )
 
 
 def event_time_ms(source: Source, fields: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -43,7 +44,15 @@ def check_expression(
     Raises InvalidInputError, one line, for anything that is not computed row by row from known
     fields with fitting types.
     """
-    node = Compiler(fields, unsupported or {}).compile(_parse(sql))
+    return _checked(sql, tuple(fields.items()), tuple((unsupported or {}).items()))
+
+
+@lru_cache(maxsize=1_000)
+def _checked(
+    sql: str, fields: tuple[tuple[str, pl.DataType], ...], unsupported: tuple[tuple[str, str], ...]
+) -> Checked:
+    """Versions share expressions, and are planned anew with each one that is published."""
+    node = Compiler(dict(fields), dict(unsupported)).compile(_parse(sql))
     if node.kind is Kind.NULL:
         raise InvalidInputError("is always null: name a field or a value")
     expr = node.expr

@@ -6,12 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from streams.control.audit import verify
-from streams.control.codec import decode_ack, decode_audit, decode_control, decode_reply
+from streams.control.codec import decode_audit, decode_reply
 from streams.control.machine import FINAL
 from streams.control.records import Action, AuditEvent, Fenced, RequestRecord, State
 from streams.control.set_record import SetRecord
 from streams.definitions.exclusions import Exclude
 from streams.runtime.control.acks import is_ack
+from tests.simulation.once import decode_ack, decode_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

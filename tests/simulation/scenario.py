@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from streams.control.codec import Kind, decode_control, encode
+from streams.control.codec import Kind, encode
 from streams.control.records import Action, Request
 from streams.control.requests import request_fields
 from streams.control.state import ControlState
@@ -21,6 +21,7 @@ from streams.runtime.crashpoints import ARCHIVE_POINTS, POINTS
 from tests.simulation import catalog
 from tests.simulation.check import progress_at
 from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
+from tests.simulation.once import decode_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,10 +19,10 @@ from unittest.mock import patch
 from streams.control.draft import Draft
 from streams.definitions import outputs
 from streams.runtime import log as log_module
-from streams.runtime import orders, producer, replay, restoring
-from streams.runtime.control import coordination, published, tail
+from streams.runtime import orders, producer, replay, restoring, streams
+from streams.runtime.control import coordination, needs, published, reading, tail
 from streams.runtime.warming import Warming
-from tests.simulation import clients
+from tests.simulation import clients, once
 from tests.simulation.check import audit_trail, check
 from tests.simulation.check_control import control_records
 from tests.simulation.defects import BREAKS
@@ -91,6 +91,10 @@ def in_simulation(defect: str | None = None) -> Iterator[Visited]:
         (outputs, "ensure_topics", lambda *_: []),
         (replay, "Bundle", Bundle),
         (restoring, "Bundle", Bundle),
+        (reading, "decode_control", once.decode_control),
+        (reading, "decode_ack", once.decode_ack),
+        (needs, "plan_versions", once.plan_versions),
+        (streams, "plan_versions", once.plan_versions),
         (coordination, "LOOK_EVERY_S", 1.0),
         (Draft, "move", noted),
         (Warming, "_open", warming),
