@@ -124,6 +124,8 @@ class Windows:
 
         Columns: `@entity` (text), `as_of` (Int64 ms), `rewindow_kind`, features by name.
         """
+        if rows.is_empty():
+            return self._made.no_vectors
         finals = self.values(self._pairs(rows, after_ms, through_ms), FINAL)
         empties = self._empties(rows, finals, after_ms, through_ms)
         return pl.concat([finals, empties]).sort(AS_OF, ENTITY)

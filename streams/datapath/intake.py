@@ -109,7 +109,8 @@ class Intake:
             dead.extend(self._refused(frame.with_columns(errors).filter(errors.is_not_null())))
             dead.sort(key=lambda letter: letter.offset)
             frame = frame.filter(errors.is_null())
-        return frame.drop(_TIMESTAMP), tuple(dead)
+        frame.drop_in_place(_TIMESTAMP)
+        return frame, tuple(dead)
 
     def _origin(
         self, records: Records, partition: int, rows: npt.NDArray[np.int64]

@@ -118,6 +118,8 @@ class Off:
 
         Where a stand-in has no event it is what its feature is over nothing.
         """
+        if not self.features:
+            return vectors
         columns = vectors.columns
         for live, frame in zip(self._stand_ins, rows, strict=True):
             found = live.windows.values_for(vectors, frame, closed_ms, through_ms)
