@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from enum import StrEnum
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -152,7 +151,9 @@ def _fields(value: Request | Reply | ControlRecord | Ack | AuditRecord) -> dict[
             fields: dict[str, Any] = _AUDIT.dump_python(value, mode="json")
             return fields
         case Ready() | Failed() | Fenced() | Checkpointed():
-            return {"kind": type(value).__name__.lower(), **asdict(value)}
+            kind = type(value).__name__.lower()
+            made, _ = _ACKS[kind]
+            return {"kind": kind, **made.dump_python(value)}
         case ControlRecord(stamp=stamp, body=SetRecord() as body):
             return {
                 "stamp": _STAMP.dump_python(stamp),

@@ -185,10 +185,7 @@ class Flush:
     def write(self) -> int:
         """Write them aside, which may be done beside batches; returns how many rows these are."""
         state, rows = self._state, self._sealed
-        if rows is None:
-            rows = state.empty()
-        else:
-            rows = not_below(rows, self._meta.floor_ms)
+        rows = state.empty() if rows is None else not_below(rows, self._meta.floor_ms)
         merged = state.merged_with_store(rows)
         state.store.write(merged, self._meta)
         return merged.height

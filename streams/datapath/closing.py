@@ -116,7 +116,9 @@ class Windows:
         has_end = ends <= through_ms
         if after_ms is not None:
             has_end &= ends > after_ms
-        times = rows.select(pl.when(first <= last).then(first).when(has_end).then(ends).min()).item()
+        times = rows.select(
+            pl.when(first <= last).then(first).when(has_end).then(ends).min()
+        ).item()
         return None if times is None else int(times)
 
     def close(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
@@ -199,7 +201,9 @@ class Windows:
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        left = rows.select(self._made.gone_as_of, ENTITY, CLOSED).filter(in_range & self._made.open_to_it)
+        left = rows.select(self._made.gone_as_of, ENTITY, CLOSED).filter(
+            in_range & self._made.open_to_it
+        )
         if left.is_empty():
             return self._made.no_vectors
         return self._over_nothing(left.unique(_KEYS).join(finals, on=_KEYS, how="anti"))

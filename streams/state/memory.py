@@ -52,8 +52,10 @@ class MemoryStore:
 
     def write(self, rows: pl.DataFrame, meta: Meta) -> None:
         """Raises ValueError for what a bundle would refuse."""
-        rows = self._layout.conform(rows).sort(_KEY)
-        check_keys(rows)
+        rows = self._layout.conform(rows)
+        if not rows.is_empty():
+            rows = rows.sort(_KEY)
+            check_keys(rows)
         self._written = rows, meta
 
     def ingest(self) -> None:

@@ -23,6 +23,10 @@ THREAD_S = (0.0, 0.0, 0.0, 0.001, 0.02)
 """How long work in a thread may take."""
 
 
+AT_ONCE = (1, 2, 3, 4, 5)
+"""How many steps a process may take before another one has its turn."""
+
+
 class KilledError(SystemExit):
     """The process is gone. Nothing that waits for ordinary errors catches it."""
 
@@ -226,15 +230,15 @@ class Scheduler:
         """
         task = main.create_task(coro)
         while not task.done():
-            able = [one for one in self.processes if one.ready and one.able]
+            able = [one for one in self.processes if one.ready and not (one.dead or one.frozen)]
             if able:
                 # A process that runs goes on for a moment, as threads do.
-                self.running = able[0] if len(able) == 1 else self.rng.choice(able)
-                for _ in range(self.rng.randrange(1, 6)):
-                    if not self.running.ready or not self.running.able:
+                running = self.running = able[0] if len(able) == 1 else self.rng.choice(able)
+                for _ in range(self.rng.choice(AT_ONCE)):
+                    if not running.ready or running.dead or running.frozen:
                         break
                     self.steps += 1
-                    self.running.step()
+                    running.step()
                 self.running = None
             elif not self._advance(limit_s):
                 return False
