@@ -36,9 +36,7 @@ def decode_ack(value: bytes, writer: Mapping[str, Any] | None = None) -> Ack:
 
 
 @lru_cache(maxsize=10_000)
-def _plans(
-    versions: tuple[FeatureSet, ...], exclusions: tuple[Exclusion, ...]
-) -> tuple[Plan, ...]:
+def _plans(versions: tuple[FeatureSet, ...], exclusions: tuple[Exclusion, ...]) -> tuple[Plan, ...]:
     return plan.plan_versions(versions, catalog.SOURCE, _FIELDS, exclusions)
 
 

@@ -22,6 +22,7 @@ from tests.simulation import catalog
 from tests.simulation.check import progress_at
 from tests.simulation.faults import CRASH, DECIDED, FAIL, FREEZE, Armed
 from tests.simulation.once import decode_control
+from tests.simulation.world import FEW_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ class Scenario:
 
     async def _produce(self) -> None:
         world, rng = self._world, self._rng
-        for chunk in catalog.chunks(rng, world.partitions, rng.randint(5, 12)):
+        for chunk in catalog.chunks(rng, world.partitions, rng.randint(4, 10)):
             await asyncio.sleep(rng.choice((0.0, 0.1, 0.6)))
             if not rng.randrange(12):
                 world.send([*chunk[:1]], transaction=False)
@@ -294,6 +295,8 @@ class Scenario:
 
     def _arm(self, action: str) -> None:
         points: tuple[str, ...] = (*POINTS, *RARE)
+        if self._world.limits.pairs_per_step in FEW_PAIRS:
+            points = (*points, *["in_closing"] * 4)
         if self._world.settings.snapshots is not None:
             points = (*points, *ARCHIVE_POINTS, *["archive_file"] * 9)
         point = self._rng.choice(points)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tests.simulation.catalog import Sent
 
 EPOCH_MS = 1_700_000_000_000
+FEW_PAIRS = (1, 4)
+"""With so few to a transaction closings take many, at a cost of several other runs."""
+
 SESSION_S = (0.2, 1.0, 3.0)
 """After such a time a group gives up on a member that is not heard of."""
 
@@ -103,19 +106,19 @@ class World:
             state_dir=directory,
             snapshots=snapshots,
         )
-        self.partitions = rng.choice((1, 1, 1, 2))
+        self.partitions = rng.choice((1, 1, 1, 1, 2))
         self.topics = {catalog.SOURCE.topic: self.partitions}
         self.watches_idleness = self.partitions > 1 and not rng.randrange(2)
         self.keep = rng.choice((0, 1, 2, 2))
         self.limits = Limits(
             records_per_fetch=rng.choice((2, 5, 40)),
-            pairs_per_step=rng.choice((1, 4, *[400_000] * 8)),
+            pairs_per_step=rng.choice((*FEW_PAIRS, *[400_000] * 18)),
             flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0, 2.0)),
             flush_rows=rng.choice((5, 1_000, 1_000)),
         )
         self.metadata_bytes = rng.choice((80, 2048, 2048))
-        self.sets: list[FeatureSet] = [*catalog.versions(rng, "a", rng.choice((2, 2, 3)))]
-        if not rng.randrange(4):
+        self.sets: list[FeatureSet] = [*catalog.versions(rng, "a", rng.choice((2, 2, 2, 3)))]
+        if not rng.randrange(5):
             self.sets += catalog.versions(rng, "b", 1)
         self.sent: dict[tuple[int, int], Sent] = {}
         """By partition and offset."""
