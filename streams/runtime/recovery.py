@@ -78,13 +78,12 @@ class Recovery:
         await self._run(lambda: self.replay.open(bundles, begin))
         states, fields = self.replay.states, self._stream.fields
         needs = self._needs([*serving, *following])
-        gap = log_start > self._progress.start
         restored = await restore_lacking(
             self._context.snapshots,
             self.replay,
             (self._stream.name, self._partition),
             self._context.resources,
-            start=Start(offset=begin, gap=gap),
+            start=Start(offset=begin, gap=log_start > self._progress.start),
             needs=needs,
             log_start=log_start,
             position=self._position,
@@ -93,12 +92,12 @@ class Recovery:
         self._context.stats.restored += restored
         self._refuse_beyond(states)
         self._refuse_trimmed(log_start)
-        # What is stale can't be replayed; what is short is better off where the log has it all.
+        # What is stale can't be replayed; what is short is better off with a log that has it all.
         useless = [
             state
             for digest, state in states.items()
             if state.next_offset < log_start
-            or (not gap and digest in needs and needs[digest].lacks(state.floor_ms))
+            or (begin == 0 and digest in needs and needs[digest].lacks(state.floor_ms))
         ]
         await self._run(lambda: self.replay.drop(useless))
         await self._run(lambda: self.replay.open(bundles, begin))

@@ -323,6 +323,24 @@ async def test_a_checkpoint_that_goes_back_far_enough_does(archived: Callable[..
     assert (town.stats.restored, town.vectors[-1]) == (1, ("a", 40, "ann", 4))
 
 
+async def test_a_log_that_begins_in_the_middle_is_not_read_again_and_again(
+    make: Callable[..., Any],
+) -> None:
+    """It has nothing that the state lacks: both have the floor that its beginning gives."""
+    town = make(log=[("ann", 1, 1)] * 3, log_start=3)
+    await town.claim()
+    town.decided.decide(V1, V2)
+    await town.obey()
+    await town.settle()
+    town.decided.decide(f"{V1}!", f"{V2}!")
+    await town.obey()
+    await town.take(*EVENTS[1:])
+    await town.stop()
+    before = town.stats.replayed
+    await town.claim()
+    assert town.stats.replayed == before
+
+
 async def test_a_stale_disk_is_as_good_as_an_empty_one(make: Callable[..., Any]) -> None:
     """It comes back after longer than the topic's retention; others have gone on meanwhile."""
     town = make(sets=(ONE,), timestamps={0: 1, 3: 30})
