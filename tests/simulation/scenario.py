@@ -36,7 +36,7 @@ LIMIT_S = 400.0
 
 LOOK_S = 0.5
 
-RARE = ("in_flush", "in_flush", "in_closing", "in_recovery")
+RARE = ("in_flush", "in_flush", "in_closing", "in_recovery", "in_take_over")
 """Points that few runs get to, for which something is armed more often."""
 
 
@@ -296,7 +296,7 @@ class Scenario:
     def _arm(self, action: str) -> None:
         points: tuple[str, ...] = (*POINTS, *RARE)
         if self._world.limits.pairs_per_step in FEW_PAIRS:
-            points = (*points, *["in_closing"] * 4)
+            points = (*points, *["in_closing"] * 8)
         if self._world.settings.snapshots is not None:
             points = (*points, *ARCHIVE_POINTS, *["archive_file"] * 9)
         point = self._rng.choice(points)

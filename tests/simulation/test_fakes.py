@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from aiokafka.errors import ProducerFenced
 
 from tests.simulation.broker import Broker
 from tests.simulation.loop import KilledError, Process, Scheduler
+from tests.simulation.pool import in_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -140,3 +142,23 @@ def test_a_frozen_process_goes_on_where_it_was() -> None:
     other.create_task(ticks())
     assert scheduler.run(main, waits(), limit_s=100)
     assert seen == [5.5]
+
+
+# -- the pool -----------------------------------------------------------------------------------
+
+
+def test_what_is_done_in_the_pool_is_as_if_it_were_done_here() -> None:
+    threads: list[int] = []
+
+    def work() -> int:
+        threads.append(threading.get_native_id())
+        return 7
+
+    def fails() -> None:
+        raise KeyError("why")
+
+    assert in_pool(work) == 7
+    assert len(threads) == 1
+    assert threads[0] != threading.get_native_id()
+    with pytest.raises(KeyError, match="why"):
+        in_pool(fails)
