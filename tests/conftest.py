@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,13 @@ from streams.devstack.packages import MAVEN_URL_VARIABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Frames have a few rows here, and several test processes share the cores: one thread each, which
+# polars settles when it is imported. That is not meant for the workers that tests start.
+if "POLARS_MAX_THREADS" not in os.environ:
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    import_module("polars")
+    del os.environ["POLARS_MAX_THREADS"]
 
 # How long an example takes says something about the machine, not about the code. A test run can
 # be repeated: `scripts/test --hypothesis-profile explore tests/property` draws other examples.

@@ -32,7 +32,7 @@ class Sizes:
     rounds_per_s: float = 20.0
 
 
-QUICK = Sizes(rows=20_000, small_rows=2_000, switches=4, events=40_000, rounds_per_s=40.0)
+QUICK = Sizes(rows=20_000, small_rows=2_000, switches=2, events=40_000, rounds_per_s=40.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
