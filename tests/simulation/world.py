@@ -112,7 +112,7 @@ class World:
         self.keep = rng.choice((0, 1, 2, 2))
         self.limits = Limits(
             records_per_fetch=rng.choice((2, 5, 40)),
-            pairs_per_step=rng.choice((*FEW_PAIRS, *[400_000] * 18)),
+            pairs_per_step=rng.choice((*FEW_PAIRS, *[400_000] * 8)),
             flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0, 2.0)),
             flush_rows=rng.choice((5, 1_000, 1_000)),
         )
