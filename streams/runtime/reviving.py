@@ -42,25 +42,19 @@ class Need:
 
     @classmethod
     def of_views(cls, views: Iterable[View], progress: Progress) -> Need | None:
-        """What versions need that all have the same bundle; None where one of their sets has
-        closed nothing yet."""
+        """What satisfies all these versions; None for none, and where one of their sets has closed
+        nothing yet."""
         needs = []
         for view in views:
             closed_ms = progress.closed_for(view.feature_set, view.version)
             if closed_ms is None:
                 return None
             needs.append(cls.of(view, closed_ms))
-        return cls.of_all(needs)
-
-    @classmethod
-    def of_all(cls, needs: Iterable[Need]) -> Need | None:
-        """What satisfies all of them; None for none."""
-        found = list(needs)
-        if not found:
+        if not needs:
             return None
         return cls(
-            needed_ms=min(one.needed_ms for one in found),
-            wanted_ms=min(one.wanted_ms for one in found),
+            needed_ms=min(one.needed_ms for one in needs),
+            wanted_ms=min(one.wanted_ms for one in needs),
         )
 
 
