@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -53,6 +54,20 @@ class BundleState:
     def noted_by(self, notes: Callable[[], Mapping[str, str]]) -> None:
         """From now on these are the notes."""
         self._notes = notes
+
+    @property
+    def stored_at(self) -> int | None:
+        """The offset at which it is on disk; None: nowhere."""
+        meta = self.store.meta
+        return None if meta is None else meta.next_offset
+
+    def on_disk(self) -> BundleState:
+        """The bundle as it is on disk, for as long as no other flush is ingested."""
+        made = copy(self)
+        made.overlay, made._crowded = Overlay(self.bundle.accumulators), None
+        if (meta := self.store.meta) is not None:
+            made.next_offset, made.floor_ms = meta.next_offset, meta.floor_ms
+        return made
 
     def raise_floor(self, floor_ms: int) -> None:
         """Panes before `floor_ms` may miss events; the floor never lowers."""

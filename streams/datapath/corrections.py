@@ -1,8 +1,10 @@
 """Corrections: what a withdrawn version has said, said again by the version that took over.
 
-They are made at the fence, before any later record is applied: the panes as of the fence are
-the panes as they are, now and after a crash. In order of as-of time, then of entity bytes, and
-in as many transactions as it takes; all but the last commit where to go on.
+They are made of the panes as of the fence, beside the batches that follow it. What is on disk is
+as of the fence, and stays so: memory is flushed there first, and not again until all of them are
+made; see runtime/owner.py. After a crash a replay stops there and flushes. In order of as-of
+time, then of entity bytes, and in as many transactions as it takes; all but the last commit where
+to go on.
 """
 
 from __future__ import annotations
@@ -23,10 +25,16 @@ from streams.windowing.panes import ceil_to
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streams.datapath.bundle_state import BundleState
     from streams.datapath.feature_set import SetPath
     from streams.datapath.live_view import LiveView
+    from streams.datapath.stand_ins import Off
     from streams.datapath.standing import Standing
     from streams.datapath.versions import Versions
+
+
+PAIRS_PER_STEP = 50_000
+"""How many rows one transaction reads: live batches wait for that."""
 
 
 def planned(withdrawn: LiveView, target: SetPath, at: Standing) -> Correcting | None:
@@ -54,6 +62,7 @@ def planned(withdrawn: LiveView, target: SetPath, at: Standing) -> Correcting | 
     return Correcting(
         feature_set=name,
         version=withdrawn.view.name,
+        offset=at.position,
         through_ms=closed.through_ms,
         as_of_ms=first_ms,
     )
@@ -65,21 +74,61 @@ class Corrections:
     def __init__(self, standing: Standing, versions: Versions, *, pairs_per_step: int) -> None:
         self._at = standing
         self._versions = versions
-        self._pairs_per_step = pairs_per_step
+        self._pairs_per_step = min(pairs_per_step, PAIRS_PER_STEP)
+
+    @property
+    def pending(self) -> Correcting | None:
+        """What is left of them, if anything."""
+        return self._at.progress.correcting
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are any, and the disk has the panes that they are made of."""
+        pending = self.pending
+        return pending is not None and all(
+            state.stored_at == pending.offset
+            for live in self._sources(pending)
+            for state in live.bundles
+        )
+
+    @property
+    def withdrawn(self) -> set[tuple[str, str]]:
+        """The version that is being corrected."""
+        pending = self.pending
+        return set() if pending is None else {(pending.feature_set, pending.version)}
+
+    def kept_from_ms(self, bundle: BundleState) -> int | None:
+        """Start of the oldest pane of a bundle that is still needed for them; None: of none."""
+        pending = self.pending
+        if pending is None:
+            return None
+        sources = [live for live in self._sources(pending) if bundle in live.bundles]
+        longest = max((live.view.longest_window_ms for live in sources), default=None)
+        return None if longest is None else pending.as_of_ms - longest
+
+    def _sources(self, pending: Correcting) -> list[LiveView]:
+        path = self._versions.path(pending.feature_set)
+        withdrawn = self._versions.follower(pending.feature_set, pending.version)
+        return [withdrawn, path.live, *path.off.stand_ins]
 
     def steps(self) -> Iterator[Step]:
-        """All that is left of them; the last step acknowledges how many there were."""
-        pending = self._at.progress.correcting
+        """All that is left of them, each at the position that the pipeline is at by then; the last
+        one acknowledges how many there were. Raises ValueError unless they are `ready`.
+        """
+        pending = self.pending
         if pending is None:
             return
+        if not self.ready:
+            raise ValueError(f"the disk is not as of {pending.offset}, where corrections are due")
         name = pending.feature_set
         path = self._versions.path(name)
-        withdrawn = self._versions.follower(name, pending.version)
+        target, off = path.live.on_disk(), path.off.on_disk()
+        withdrawn = self._versions.follower(name, pending.version).on_disk()
         held: list[pl.DataFrame] = []
         pairs = 0
-        for as_of_ms in _times(path.live, withdrawn, pending):
+        for as_of_ms in _times(target, withdrawn, pending):
             done = pending.entities_done if as_of_ms == pending.as_of_ms else 0
-            for part in _corrected(path, withdrawn, as_of_ms, done, self._pairs_per_step):
+            for part in _corrected(target, off, withdrawn, as_of_ms, done, self._pairs_per_step):
                 held.append(part.vectors)
                 pairs += part.rows
                 if pairs < self._pairs_per_step:
@@ -107,7 +156,7 @@ class Corrections:
             feature_set=name,
             version=path.view.version,
             epoch=self._at.progress.epochs[name],
-            offset=self._at.position,
+            offset=pending.offset,
             closed_through_ms=pending.through_ms,
             corrections=made,
         )
@@ -133,14 +182,14 @@ class _Part:
 
 
 def _corrected(
-    path: SetPath, withdrawn: LiveView, as_of_ms: int, done: int, limit: int
+    target: LiveView, off: Off, withdrawn: LiveView, as_of_ms: int, done: int, limit: int
 ) -> Iterator[_Part]:
     """Corrections of one as-of time in order of entity, the first `done` entities skipped."""
-    view = path.view
+    view = target.view
     on_grid = as_of_ms % view.every_ms == 0
     start_ms = as_of_ms - view.longest_window_ms
-    own = path.live.ranges(start_ms, as_of_ms) if on_grid else []
-    others = path.off.ranges(as_of_ms - view.every_ms, as_of_ms)
+    own = target.ranges(start_ms, as_of_ms) if on_grid else []
+    others = off.ranges(as_of_ms - view.every_ms, as_of_ms)
     # Any of a version's bundles tells who has an event.
     theirs = Range(
         bundle=withdrawn.bundles[0],
@@ -159,11 +208,11 @@ def _corrected(
             frames = tuple(one.filter(pl.col(ENTITY) > entities[skipped - 1]) for one in frames)
         known = frames[-1][ENTITY]
         left = iter(frames)
-        rows = path.live.frame(list(islice(left, len(own)))) if on_grid else None
-        stand_ins = path.off.frames([list(islice(left, len(one))) for one in others])
-        made = path.windows.correct(rows, known, as_of_ms)
+        rows = target.frame(list(islice(left, len(own)))) if on_grid else None
+        stand_ins = off.frames([list(islice(left, len(one))) for one in others])
+        made = target.windows.correct(rows, known, as_of_ms)
         yield _Part(
-            vectors=path.off.fill(made, stand_ins, as_of_ms - view.every_ms, as_of_ms),
+            vectors=off.fill(made, stand_ins, as_of_ms - view.every_ms, as_of_ms),
             rows=max(1, sum(one.height for one in frames)),
             done=counted,
             last=run.last,

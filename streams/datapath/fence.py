@@ -15,8 +15,17 @@ from streams.datapath.step import Fenced, Step
 
 if TYPE_CHECKING:
     from streams.control.set_record import Held
+    from streams.datapath.progress import Progress
     from streams.datapath.standing import Standing
     from streams.datapath.versions import Versions
+
+
+def in_the_way(progress: Progress, feature_set: str, held: Held) -> bool:
+    """Whether corrections that are pending are of the same set, or would be two at a time."""
+    pending = progress.correcting
+    if pending is None:
+        return False
+    return pending.feature_set == feature_set or held.corrects is not None
 
 
 def fence(
@@ -32,11 +41,13 @@ def fence(
     who serves, and new pins.
 
     Corrections that have to be made are pending from then on. Raises `LookupError` for a version
-    that does not follow, and ValueError while a closing or corrections are pending.
+    that does not follow, and ValueError while a closing is pending, or corrections `in_the_way`.
     """
     progress = at.progress
-    if progress.cursor is not None or progress.correcting is not None or progress.owing:
-        raise ValueError(f"no fence of {feature_set} while a closing or corrections are pending")
+    if progress.cursor is not None or progress.owing:
+        raise ValueError(f"no fence of {feature_set} while a closing is pending")
+    if in_the_way(progress, feature_set, held):
+        raise ValueError(f"no fence of {feature_set} while corrections are pending")
     version = held.speaker
     path = versions.path(feature_set)
     closed = at.progress.closed.get(feature_set)
@@ -68,7 +79,7 @@ def fence(
             epochs={**progress.epochs, feature_set: epoch},
             control_offset=max(progress.control_offset, control_offset),
             took_over=took_over,
-            correcting=correcting,
+            correcting=correcting or progress.correcting,
         )
     )
     ack = Fenced(

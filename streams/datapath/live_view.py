@@ -60,6 +60,12 @@ class LiveView:
         made._columns = [PANE, ENTITY, CLOSED, *(name for name, _ in made.view.columns)]
         return made
 
+    def on_disk(self) -> LiveView:
+        """The same over the bundles as they are on disk."""
+        made = copy(self)
+        made.bundles = tuple(one.on_disk() for one in self.bundles)
+        return made
+
     @property
     def name(self) -> tuple[str, str]:
         """Set, and what the version goes by here."""

@@ -16,7 +16,7 @@ from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
 from streams.datapath.corrections import Corrections
 from streams.datapath.feature_set import SetPath
-from streams.datapath.fence import fence
+from streams.datapath.fence import fence, in_the_way
 from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
 from streams.datapath.step import Late as Late
@@ -288,11 +288,24 @@ class Pipeline:
         Batches may go on while they are written. A bundle that a replay has not reached yet is
         on disk as it is. Of earlier ones nothing may be ingested any more.
         """
+        if not self.may_flush:
+            raise ValueError(f"no flush at {self.position} while corrections are pending")
         return [
-            bundle.begin_flush(self.watermark, self._versions.wanted_floor_ms(bundle))
+            bundle.begin_flush(self.watermark, self._kept_from_ms(bundle))
             for bundle in self.bundles
             if bundle.next_offset == self.position
         ]
+
+    def _kept_from_ms(self, bundle: BundleState) -> int | None:
+        wanted = self._versions.wanted_floor_ms(bundle)
+        corrected = self._corrections.kept_from_ms(bundle)
+        return wanted if wanted is None or corrected is None else min(wanted, corrected)
+
+    @property
+    def may_flush(self) -> bool:
+        """Not beyond a fence of which corrections are pending: they are made of what is on disk."""
+        pending = self._corrections.pending
+        return pending is None or self.position <= pending.offset
 
     @property
     def open_windows(self) -> int:
@@ -328,7 +341,7 @@ class Pipeline:
     def resume(self) -> Iterator[Step]:
         """Finish what a crash left pending: a closing, by the version in its cursor; the
         watermark that idleness gave; a silence whose marker is committed but not obeyed; what a
-        version has to correct or to close that has just taken over."""
+        version has to close that has just taken over. Corrections are apart."""
         cursor = self.progress.cursor
         if cursor is not None:
             path = self._versions.path(cursor.outlet)
@@ -338,7 +351,6 @@ class Pipeline:
             yield from self._closing.close_one(
                 path, cursor.as_of_ms, self.position, cursor.entities_done
             )
-        yield from self._corrections.steps()
         yield from self._catch_up(self.paths)
 
     def _catch_up(self, paths: Sequence[SetPath]) -> Iterator[Step]:
@@ -372,14 +384,14 @@ class Pipeline:
     ) -> Iterator[Step]:
         """The fence of `epoch` at the position: from here on this holds of a set.
 
-        The first step commits that and carries the ack. Those after it make the corrections that
-        it asks for, and then close what a version that takes over has to close by now: its own
-        as-of times after C, over the panes as they are; whatever a crash leaves of them, `resume`
-        makes. The version that served goes on as a follower. An epoch that holds already changes
-        nothing.
+        The first step commits that and carries the ack. Those after it close what a version that
+        takes over has to close by now: its own as-of times after C, over the panes as they are;
+        whatever a crash leaves of them, `resume` makes. The version that served goes on as a
+        follower. Where the epoch asks for corrections, they are pending from then on. An epoch
+        that holds already changes nothing.
 
-        Raises `LookupError` for a version that does not follow, and ValueError while a closing
-        or corrections are pending, or `owing`.
+        Raises `LookupError` for a version that does not follow, and ValueError while it
+        `must_wait`.
         """
         if epoch <= self.progress.epochs.get(feature_set, 0):
             return
@@ -392,15 +404,37 @@ class Pipeline:
             control_offset=control_offset,
         )
         yield step
-        yield from self._corrections.steps()
         yield from self._catch_up(paths)
 
+    def must_wait(self, feature_set: str, held: Held) -> bool:
+        """Whether a fence has to wait.
+
+        While the record at the position has closed something and is not applied yet, as a crash
+        may leave it: what it closes belongs to the version before the fence. And while
+        corrections are pending that are in the way of it.
+        """
+        return self.progress.owing or in_the_way(self.progress, feature_set, held)
+
+    # -- corrections ------------------------------------------------------------------------
+
     @property
-    def owing(self) -> bool:
-        """Whether the record at the position has closed something and is not applied yet, as a
-        crash may leave it. What it closes belongs to the version before a fence: the fence waits
-        until it is applied."""
-        return self.progress.owing
+    def correcting(self) -> bool:
+        """Whether corrections are pending."""
+        return self._corrections.pending is not None
+
+    @property
+    def corrections_ready(self) -> bool:
+        """Whether they are, and what is on disk is as of their fence."""
+        return self._corrections.ready
+
+    def corrections(self) -> Iterator[Step]:
+        """What is left of them. Other steps may be made between these, but no flush.
+
+        Raises ValueError where they are pending and not ready.
+        """
+        return self._corrections.steps()
+
+    # -- live versions ----------------------------------------------------------------------
 
     def adopt(self, feature_set: str, version: str, *, definitions_offset: int) -> None:
         """From here on `version`, a follower, serves a set that had no path.
@@ -431,8 +465,9 @@ class Pipeline:
 
     @property
     def needed(self) -> set[tuple[str, str]]:
-        """Versions that have to go on following: predecessors, pinned ones and stand-ins."""
-        return self.predecessors | self._versions.needed
+        """Versions that have to go on following: predecessors, pinned ones and stand-ins, and the
+        one that is being corrected."""
+        return self.predecessors | self._versions.needed | self._corrections.withdrawn
 
     @property
     def predecessors(self) -> set[tuple[str, str]]:
@@ -454,10 +489,10 @@ class Pipeline:
 
     def leave(self, feature_set: str, version: str) -> list[BundleState]:
         """A follower less. The bundles that nobody needs any more are no longer fed, and are the
-        caller's to close. Raises ValueError for a predecessor, a pinned one and a stand-in,
-        `LookupError` for no follower."""
-        if (feature_set, version) in self.predecessors:
-            raise ValueError(f"{feature_set}@{version} is needed until its successor has closed")
+        caller's to close. Raises ValueError for a predecessor, a pinned one, a stand-in and what
+        is being corrected, `LookupError` for no follower."""
+        if (feature_set, version) in self.predecessors | self._corrections.withdrawn:
+            raise ValueError(f"{feature_set}@{version} is needed by the one that has taken over")
         return self._versions.leave(feature_set, version)
 
 

@@ -20,11 +20,13 @@ from streams.names import outlet
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-FORMAT = 3
+FORMAT = 4
 """Since 2 with epochs and the control offset, since 3 with pins, corrections, and epochs that
-switch features off: who does not know them must not go on."""
+switch features off, since 4 with corrections that are made beside batches: who does not know them
+must not go on."""
 
-_READABLE = (1, 2, FORMAT)
+_READABLE = (1, 2, 3, FORMAT)
+_NOTED_WHO_CLOSED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,8 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correcting:
-    """What a version that was withdrawn has said is being corrected, up to `through_ms`.
+    """What a version that was withdrawn has said is being corrected, up to `through_ms`, over the
+    panes as they were at `offset`, the fence.
 
     Everything before `as_of_ms` is done, and the first `entities_done` of it; `made` counts the
     corrections so far.
@@ -55,6 +58,7 @@ class Correcting:
 
     feature_set: str
     version: str
+    offset: int
     through_ms: int
     as_of_ms: int
     entities_done: int = 0
@@ -148,6 +152,7 @@ class Progress:
                 pending.as_of_ms,
                 pending.entities_done,
                 pending.made,
+                pending.offset,
             ]
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
@@ -164,7 +169,7 @@ class Progress:
                 for name, (through, version) in document.get("c", {}).items()
             }
             began = document.get("b", {})
-            if document["f"] < FORMAT:  # nobody noted who said what is closed
+            if document["f"] < _NOTED_WHO_CLOSED:
                 began = {name: one.through_ms for name, one in closed.items()}
             return Progress(
                 closed=closed,
@@ -194,6 +199,7 @@ class Progress:
                     as_of_ms=correcting[3],
                     entities_done=correcting[4],
                     made=correcting[5],
+                    offset=correcting[6],
                 ),
             )
         except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ the events that had arrived when it closed there.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ class Off:
             if live is not None:
                 by_name.setdefault(live.name, (live, []))[1].append(feature)
         self._stand_ins = [live.narrowed(names) for live, names in by_name.values()]
+
+    def on_disk(self) -> Off:
+        """The same over the bundles as they are on disk."""
+        made = copy(self)
+        made._stand_ins = [live.on_disk() for live in self._stand_ins]
+        return made
 
     @property
     def stand_ins(self) -> Sequence[LiveView]:

@@ -56,7 +56,8 @@ class Asked:
         asked = self._decided.checkpoints_asked()
         self._begun &= {one.request_id for one in asked if one.request_id is not None}
         for record in asked:
-            if record.request_id not in self._begun and self._is_due(record):
+            new = record.request_id not in self._begun
+            if new and self._pipeline.may_flush and self._is_due(record):
                 assert record.request_id is not None
                 self._begun.add(record.request_id)
                 await self._begin(record)

@@ -25,6 +25,7 @@ POINTS = (
     "in_transaction",  # all records and the offset sent, not committed
     "after_commit",  # committed, and not known here yet
     "in_closing",  # between two transactions of a closing that is larger than one
+    "in_correcting",  # between two transactions of corrections
     "before_flush",  # committed, nothing of it on disk
     "in_flush",  # a bundle's new rows are in a file that is not part of it yet
     "in_take_over",  # a coordinator has fenced the one before, and read nothing yet

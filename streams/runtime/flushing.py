@@ -47,6 +47,7 @@ class Flushing:
         self._flushes: list[Flush] = []
         self._writing: asyncio.Task[None] | None = None
         self._awaited = False
+        self._of_position = -1
         self._then: list[Then] = []
 
     @property
@@ -57,11 +58,18 @@ class Flushing:
     @property
     def due(self) -> bool:
         """Whether it is time for the next one."""
+        if not self._pipeline.may_flush:
+            return False
         limits, rows = self._context.limits, self._pipeline.unflushed_rows
-        if self.busy and rows < 2 * limits.flush_rows:
+        if self.busy and not self.full:
             return False
         late = self._context.clock.monotonic_s() - self._flushed_s >= limits.flush_every_s
         return late or self._behind or rows >= limits.flush_rows
+
+    @property
+    def full(self) -> bool:
+        """Whether memory must not hold much more."""
+        return self._pipeline.unflushed_rows >= 2 * self._context.limits.flush_rows
 
     @property
     def _behind(self) -> bool:
@@ -75,12 +83,17 @@ class Flushing:
         return self._begun - oldest > self._context.limits.replay_again
 
     async def begin(self, *then: Then) -> None:
-        """Begin a flush at the position, after the one that is being made.
+        """Begin a flush at the position, after the one that is being made, if that is not of this
+        position itself.
 
         Each of `then` is called when the bundles on disk are what they were at this position, in
         the turn that settles it.
         """
+        if self.busy and self._of_position == self._pipeline.position:
+            self._then += then
+            return
         await self.finish()
+        self._of_position = self._pipeline.position
         self._flushes = await self._run(self._pipeline.begin_flush)
         self._then = list(then)
         # A thread of its own: those of the data path go on.

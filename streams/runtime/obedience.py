@@ -63,6 +63,7 @@ class Obedience:
         replay: Replay,
         index: ReadIndex,
         position: Callable[[], int],
+        busy: Callable[[], bool],
         still: Callable[[], Awaitable[None]],
         run: Run,
         commit_steps: CommitSteps,
@@ -71,8 +72,8 @@ class Obedience:
         crash: CrashPoints,
     ) -> None:
         """`stream` gives the stream with what is published by now; `index` reads what is known
-        of its log; `position` gives what is committed; `still` waits until nothing is being
-        written to the bundles. `on_warm` is called when a
+        of its log; `position` gives what is committed; `busy` says whether something is being
+        written to the bundles, and `still` waits until nothing is. `on_warm` is called when a
         version's bundles are near, and wants `obey` to be called, with the turn in hand."""
         self._context = context
         self._stream_now = stream
@@ -82,6 +83,7 @@ class Obedience:
         self._replay = replay
         self._index = index
         self._position = position
+        self._busy = busy
         self._still = still
         self._run = run
         self._commit_steps = commit_steps
@@ -163,8 +165,11 @@ class Obedience:
                 held = route.held
                 if any((name, version) in self._absent for version in held.needed):
                     continue  # the fence waits until they are warm
-                if self._pipeline.owing or self._short(name, held):
-                    self._fence_waits = True  # until the next batch
+                waits = self._pipeline.must_wait(name, held)
+                # Corrections are made of what is on disk at the fence.
+                waits = waits or (held.corrects is not None and self._busy())
+                if waits or self._short(name, held):
+                    self._fence_waits = True  # until somebody looks again
                     continue
                 steps = self._pipeline.switch(name, held, epoch=route.epoch, control_offset=offset)
                 await self._commit_steps(steps)

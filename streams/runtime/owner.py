@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -111,6 +112,10 @@ class PartitionOwner:
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
         """Tasks that obey beside the batches."""
+        self._corrections: Iterator[Step] | None = None
+        """What is left of those that are being made."""
+        self._correcting = False
+        """One of these tasks makes them."""
         self._over = False
         """Nothing more is done under this claim."""
         self._ahead = False
@@ -163,14 +168,14 @@ class PartitionOwner:
         if self._fresh:
             await self._commit_progress(self.position)
         await self._commit_steps(pipeline.resume(), ByOffset(()))
-        self._flushing = Flushing(
+        self._flushing = flushing = Flushing(
             self._context,
             pipeline,
             begun=self._begun,
             run=self._run,
             on_written=lambda: self._orders.tell(self),
         )
-        self._taking = self._checkpoints(pipeline, recovery.replay, self._flushing)
+        self._taking = self._checkpoints(pipeline, recovery.replay, flushing)
         self._asked = Asked(
             self._orders,
             self._taking,
@@ -189,7 +194,8 @@ class PartitionOwner:
             replay=recovery.replay,
             index=self._read_index,
             position=lambda: self.position,
-            still=self._flushing.finish,
+            busy=lambda: flushing.busy,
+            still=flushing.finish,
             run=self._run,
             commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
             commit_acks=self._commit_acks,
@@ -197,6 +203,8 @@ class PartitionOwner:
             crash=self._crash,
         )
         await self._obey()
+        if pipeline.correcting:
+            self._orders.tell(self)
         self._show()
         self.stats.state = "running"
 
@@ -221,9 +229,10 @@ class PartitionOwner:
         async with self._turn:
             # What failed to be committed must not reach the disk either.
             if self._flushing is not None and not self._ahead:
-                await self._flushing.begin()
+                if self._may_flush:
+                    await self._flushing.begin()
                 await self._flushing.finish()
-                if for_good and self._taking is not None:
+                if for_good and self._may_flush and self._taking is not None:
                     await self._taking.parting()
             await self.close()
 
@@ -293,11 +302,13 @@ class PartitionOwner:
         batch = await self._read(fetched.records, self._pipeline.position)
         self._due = batch.next_offset
         self._crash.reach("in_batch")
+        assert self._flushing is not None
+        if self._pipeline.correcting and self._flushing.full:
+            await self._correct_all(self._flushing)
         records = ByOffset(fetched.records)
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             await self._commit_steps(self._pipeline.steps(part), records)
         await self._obey()
-        assert self._flushing is not None
         if self._flushing.due:
             self._crash.reach("before_flush")
             await (self._flushing.begin() if self._taking is None else self._taking.flush())
@@ -341,6 +352,8 @@ class PartitionOwner:
             self._show()
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
+            elif step.progress.correcting is not None:
+                self._crash.reach("in_correcting")
         self._ahead = False
 
     def _index_news(self) -> list[Outgoing]:
@@ -433,8 +446,12 @@ class PartitionOwner:
 
     @property
     def _may_look(self) -> bool:
-        still = self._flushing is not None and not self._flushing.busy
+        still = self._flushing is not None and not self._flushing.busy and self._may_flush
         return still and self._taking is not None and self._taking.due
+
+    @property
+    def _may_flush(self) -> bool:
+        return self._pipeline is not None and self._pipeline.may_flush
 
     # -- without records ----------------------------------------------------------------------
 
@@ -451,6 +468,7 @@ class PartitionOwner:
                     if self._may_look and self._waiting.empty():
                         assert self._taking is not None
                         await self._taking.look()
+            await self._correct()
         finally:
             self._told.discard(task)
 
@@ -460,8 +478,59 @@ class PartitionOwner:
         if self._obedience is not None:
             self._see_stream()
             await self._obedience.obey()
+            await self._prepare_corrections()
         if self._asked is not None:
             await self._asked.obey()
+
+    # -- corrections --------------------------------------------------------------------------
+
+    async def _prepare_corrections(self) -> None:
+        """Have on disk what they are made of: at the fence, before anything follows it."""
+        pipeline, flushing = self._pipeline, self._flushing
+        assert pipeline is not None
+        assert flushing is not None
+        if pipeline.correcting and pipeline.may_flush and not pipeline.corrections_ready:
+            await flushing.begin()
+
+    async def _correct(self) -> None:
+        """Make the corrections that are pending, a transaction at a time, between batches."""
+        if self._correcting:
+            return
+        self._correcting = True
+        try:
+            while await self._correct_some():
+                pass
+        finally:
+            self._correcting = False
+
+    async def _correct_some(self) -> bool:
+        """Whether there may be more to make."""
+        async with self._turn:
+            pipeline = self._pipeline
+            if pipeline is None or self._gone or self._ahead or not pipeline.corrections_ready:
+                return False
+            await self._commit_steps(islice(self._corrections_of(pipeline), 1), ByOffset(()))
+            if not pipeline.correcting:
+                await self._corrected()
+            return pipeline.correcting
+
+    async def _correct_all(self, flushing: Flushing) -> None:
+        """Memory is full of what followed the fence and can't be flushed: batches wait."""
+        assert self._pipeline is not None
+        log.info("%s/%d: batches wait for corrections", self.stream.name, self.partition)
+        await flushing.finish()
+        await self._commit_steps(self._corrections_of(self._pipeline), ByOffset(()))
+        await self._corrected()
+
+    def _corrections_of(self, pipeline: Pipeline) -> Iterator[Step]:
+        if self._corrections is None:
+            self._corrections = pipeline.corrections()
+        return self._corrections
+
+    async def _corrected(self) -> None:
+        """What had to wait for them can be done now."""
+        self._corrections = None
+        await self._obey()
 
     async def idle(self, watermark_ms: int) -> None:
         """Follow a watermark that idleness gives."""

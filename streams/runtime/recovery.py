@@ -5,8 +5,9 @@
    then still can't be replayed has nothing.
 2. Refuse if one is beyond what is committed: offsets were deleted or set back.
 3. Replay the stream from the lowest position of the bundles to the committed one, without
-   output; a bundle that has nothing starts at the beginning of the log, or
-   where the app began with it, and has a floor: see floors.py.
+   output, with a flush at the fence where corrections are pending, which are made of that. A
+   bundle that has nothing starts at the beginning of the log, or where the app began with it, and
+   has a floor: see floors.py.
 4. Refuse if the log no longer holds what an open window needs.
 5. Give each set its C: what is committed, else what the watermark closes.
 """
@@ -117,6 +118,8 @@ class Recovery:
             pairs_per_step=self._context.limits.pairs_per_step,
         )
         pipeline.expect([self._plan(*name) for name in self._roster.expected])
+        if self._progress.correcting is not None:
+            await self._bring_to_fence(pipeline, self._progress.correcting.offset)
         await self.replay.bring(pipeline, self._position)
         self.replay.arrived()
         pipeline.begin(self._context.definitions_offset)
@@ -124,6 +127,19 @@ class Recovery:
         return pipeline
 
     # -- steps --------------------------------------------------------------------------------
+
+    async def _bring_to_fence(self, pipeline: Pipeline, offset: int) -> None:
+        """Have on disk what corrections are made of: what it was at `offset`."""
+        await self.replay.bring(pipeline, offset)
+        if not pipeline.corrections_ready:
+            await self._run(pipeline.flush)
+        if not pipeline.corrections_ready:
+            raise RefusedError(
+                f"{self._stream.topic}/{self._partition}: the state in {self._context.state_dir} "
+                f"is beyond offset {offset}, and what was said before that is still being "
+                "corrected. Delete this partition's state there, and run again: it comes back "
+                "from a checkpoint and the log"
+            )
 
     def _plan(self, feature_set: str, version: str) -> Plan:
         return self._stream.version(feature_set, version).plan

@@ -166,7 +166,8 @@ class Replay:
             for part in self.floors.parts(records, batch, pipeline):
                 await self._run(partial(pipeline.replay, part))
             self._context.stats.replayed += len(records)
-            if pipeline.unflushed_rows >= self._context.limits.flush_rows:
+            full = pipeline.unflushed_rows >= self._context.limits.flush_rows
+            if full and pipeline.may_flush:
                 await self._run(pipeline.flush)
         pipeline.skip_to(position)
         self.floors.settle(pipeline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from copy import copy
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import fastavro
@@ -125,8 +126,16 @@ class Driver:
         name = decided.feature_set
         epoch = self._progress.epochs.get(name, 0) + 1
         held = self._held[name, epoch] = held_after(self._now(name), decided)
+        if decided.repair if isinstance(decided, Switch) else False:
+            self._finish_flush()
         made = self._pipeline.switch(name, held, epoch=epoch, control_offset=epoch)
-        self._run(made, crash_after)
+        self._run(chain(made, self._corrections()), crash_after)
+
+    def _corrections(self) -> Iterator[Step]:
+        if self._pipeline.correcting:
+            if self._pipeline.may_flush:
+                self._pipeline.flush()
+            yield from self._pipeline.corrections()
 
     def _now(self, name: str) -> Held:
         """What holds by the epoch that is committed."""
@@ -195,7 +204,7 @@ class Driver:
             if part:
                 self._pipeline.replay(self._batch(part, self._pipeline.position))
         self._pipeline.begin(0)
-        self._run(self._pipeline.resume(), None)
+        self._run(chain(self._pipeline.resume(), self._corrections()), None)
         if self._idle_ms is not None:
             # What closed nothing was not committed: it is seen again.
             self._run(self._pipeline.idle(self._idle_ms), None)

@@ -136,8 +136,10 @@ def feed(rig: Rig, found: Sequence[Item], data: st.DataObject | None = None) -> 
             if after is not None:
                 rig.crash()
                 rig.take_rest()
-            elif data and not data.draw(st.integers(0, 3)):
+            elif data and rig.pipeline.may_flush and not data.draw(st.integers(0, 3)):
                 rig.pipeline.flush()
+            if data and rig.pipeline.correcting:
+                correct(rig, dies())
         after = dies()
         if isinstance(item, str):
             serving = rig.pipeline.paths[0].view.version
@@ -151,6 +153,15 @@ def feed(rig: Rig, found: Sequence[Item], data: st.DataObject | None = None) -> 
             rig.crash()
             if isinstance(item, int):
                 rig.idle(item)  # what closed nothing was not committed: it is seen again
+    rig.correct()
+
+
+def correct(rig: Rig, steps: int | None) -> None:
+    """Some of the corrections, and maybe a crash then."""
+    rig.correct(crash_after=steps)
+    if steps is not None and steps % 2:
+        rig.crash()
+        rig.take_rest()
 
 
 def expected(sets: Sequence[FeatureSet], found: Sequence[Item]) -> Reference:
@@ -190,7 +201,8 @@ def rows(rig: Rig) -> Iterator[Row]:
 def test_small_versions(data: st.DataObject) -> None:
     sets = data.draw(small_versions())
     found = data.draw(items(sets, more=True))
-    rig = Rig(*sets, pairs_per_step=data.draw(st.sampled_from((1, 1, 4, 400_000))))
+    pairs = data.draw(st.sampled_from((1, 1, 4, 400_000)))
+    rig = Rig(*sets, pairs_per_step=pairs, beside=data.draw(st.booleans()))
     feed(rig, found, data)
     reference = expected(sets, found)
     assert compare(reference.vectors, rows(rig), reference.corrections) == []

@@ -170,6 +170,18 @@ def _one(rng: Random, partitions: int, now: int) -> Sent:
     return Sent(number % partitions, who, at, 1 if who is None else rng.randint(-1, 3), bad)
 
 
+def again(rng: Random, sent: Sequence[Sent], partition: int, partitions: int) -> list[Sent]:
+    """Some events of a partition at times of earlier ones, and a little later."""
+    times = [one.at for one in sent if one.at is not None and one.at < 2**52 and not one.bad]
+    people = [number for number in range(len(WHO)) if number % partitions == partition]
+    made = [
+        Sent(partition, WHO[rng.choice(people)], rng.choice(times), rng.randint(-1, 3))
+        for _ in range(rng.randint(1, 4))
+    ]
+    latest = Sent(partition, WHO[people[0]], max(times) + rng.choice((0, 5, 13)), 1)
+    return [*made, latest]
+
+
 def last(sent: Sequence[Sent], partitions: int) -> list[Sent]:
     """Events that close every window that is open."""
     times = [one.at for one in sent if one.at is not None and one.at < 2**52 and not one.bad]

@@ -20,8 +20,10 @@ from streams.control.state import ControlState
 from streams.datapath import pipeline as pipeline_module
 from streams.datapath.bundle_state import BundleState
 from streams.datapath.fence import fence
+from streams.datapath.live_view import LiveView
 from streams.datapath.pipeline import Pipeline
 from streams.datapath.progress import Progress
+from streams.datapath.stand_ins import Off
 from streams.datapath.versions import Versions
 from streams.names import Names
 from streams.runtime import owner as owner_module
@@ -107,6 +109,19 @@ def _lost_ack() -> list[Patch]:
 def _empties_forgotten() -> list[Patch]:
     """Entities that only the version before had a vector for are not told that it is gone."""
     return [(Versions, "predecessor", lambda *_: None)]
+
+
+@_defect
+def _corrections_of_now() -> list[Patch]:
+    """Corrections are made of what has come since the fence, too."""
+    return [(LiveView, "on_disk", lambda self: self), (Off, "on_disk", lambda self: self)]
+
+
+@_defect
+def _flush_amid_corrections() -> list[Patch]:
+    """What comes after a fence is flushed while corrections are pending that are made of the
+    disk."""
+    return [(Pipeline, "may_flush", True)]
 
 
 @_defect

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streams.control.codec import decode_audit
+from streams.control.records import Fenced
 from streams.runtime.crashpoints import CrashPoints, InjectedError
 from tests.simulation.loop import Process
+from tests.simulation.once import decode_ack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,7 @@ DECIDED = ("preparing", "switching")
 between switch and fence."""
 
 OTHERS = (
+    "amid corrections",
     "bundle lost",
     "checkpoint damaged",
     "clean stop",
@@ -62,6 +65,8 @@ class Faults:
     world: World
     points: dict[str, Armed] = field(default_factory=dict)
     after_audit: dict[str, Callable[[], None]] = field(default_factory=dict)
+    amid_corrections: Callable[[int], None] | None = None
+    """Called with a partition in which corrections have begun."""
     commits_lost: list[str] = field(default_factory=list)
     """Of the next commits: "request", "answer", or "" for one that is not lost."""
     fetches_failing: int = 0
@@ -77,6 +82,7 @@ class Faults:
         """Nothing goes wrong from now on."""
         self.points.clear()
         self.after_audit.clear()
+        self.amid_corrections = None
         self.commits_lost.clear()
         self.fetches_failing = self.look_ups_failing = 0
         self.registry_away = False
@@ -120,6 +126,11 @@ class Faults:
     def committed(self, made: Transaction) -> None:
         """A transaction is committed, and nobody knows it yet."""
         names = self.world.settings.names
+        if self.amid_corrections is not None:
+            for at, offset in made.records:
+                begun = self._correcting(at, offset) if at[0] == names.acks_topic else None
+                if begun is not None:
+                    self.amid_corrections(begun)
         if not self.after_audit or made.transactional_id != names.coordinator_transactional_id:
             return
         for at, offset in made.records:
@@ -132,6 +143,17 @@ class Faults:
             if then is not None:
                 self.did(f"after {event}")
                 then()
+
+    def _correcting(self, at: tuple[str, int], offset: int) -> int | None:
+        """The partition of a fence that has corrections pending, if this is one."""
+        record = self.world.broker.log(at).entries[offset].record
+        assert record is not None
+        try:
+            ack = decode_ack(record.value or b"")
+        except ValueError:  # what was committed, where that is too long for Kafka
+            return None
+        begun = isinstance(ack, Fenced) and ack.corrections is None
+        return ack.partition if begun else None
 
     def delay_s(self) -> float:
         """How late the process that runs reads what has come."""

@@ -76,6 +76,7 @@ class Scenario:
             for number in range(count)
         }
         world.coordinator = "one"
+        world.faults.amid_corrections = self._amid_corrections
         world.start("one")
         world.give("one")
         await asyncio.gather(self._produce(), self._operate(waiting), self._trouble())
@@ -289,6 +290,18 @@ class Scenario:
                 faults.did("slow reader")
             case 23:
                 world.main.call_later(rng.choice((0.5, 2.0)), world.damage_checkpoint)
+
+    def _amid_corrections(self, partition: int) -> None:
+        """Events of the time that is being corrected come at once, and maybe a crash."""
+        rng, world = self._rng, self._world
+        if not rng.randrange(3):
+            return
+        world.faults.did("amid corrections")
+        events = catalog.again(rng, list(world.sent.values()), partition, world.partitions)
+        world.main.call_later(rng.choice((0.0, 0.0, 0.02, 0.1)), partial(world.send, events))
+        if not rng.randrange(2):
+            point = rng.choice(("after_commit", "in_batch", "in_correcting", "in_correcting"))
+            world.faults.points[point] = Armed(CRASH, rng.choice((1, 1, 2, 3)))
 
     def _registry_back(self) -> None:
         self._world.faults.registry_away = False

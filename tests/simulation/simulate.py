@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from streams.control.draft import Draft
+from streams.datapath import corrections
 from streams.definitions import outputs
 from streams.runtime import log as log_module
 from streams.runtime import orders, producer, replay, restoring, streams
@@ -123,7 +124,10 @@ def simulate(seed: int, visited: Visited) -> Outcome:
     directory = Path(tempfile.mkdtemp(prefix="rewindow-simulation-", dir=_MEMORY))
     world = World(seed, directory)
     try:
-        with patch.object(producer, "METADATA_BYTES", world.metadata_bytes):
+        with (
+            patch.object(producer, "METADATA_BYTES", world.metadata_bytes),
+            patch.object(corrections, "PAIRS_PER_STEP", world.corrections_per_step),
+        ):
             Scenario(world).run()
             if not world.problems:
                 for problem in check(world):

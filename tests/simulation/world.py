@@ -116,6 +116,7 @@ class World:
             flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0, 2.0)),
             flush_rows=rng.choice((5, 1_000, 1_000)),
         )
+        self.corrections_per_step = rng.choice((1, 4, 50_000))
         self.metadata_bytes = rng.choice((80, 2048, 2048))
         self.sets: list[FeatureSet] = [*catalog.versions(rng, "a", rng.choice((2, 2, 2, 3)))]
         if not rng.randrange(5):

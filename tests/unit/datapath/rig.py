@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -108,8 +109,11 @@ class Rig:
         store: Callable[[RowLayout], MemoryStore] = MemoryStore,
         serving: Mapping[str, str] | None = None,
         exclusions: Sequence[Exclusion] = (),
+        beside: bool = False,
     ) -> None:
+        """With `beside` corrections are made by `correct` only."""
         self.sets = sets
+        self.beside = beside
         self.exclusions = exclusions
         self.serving = dict(serving or {})
         self.sources = sources
@@ -167,16 +171,24 @@ class Rig:
             },
             pairs_per_step=self.pairs_per_step,
         )
-        start = self.pipeline.position
-        if start < self.position:
-            self.pipeline.replay(batch(start, self.log[start : self.position]))
+        if self.progress.correcting is not None:
+            self._replay(self.progress.correcting.offset)
+            self.pipeline.flush()
+        self._replay(self.position)
         self.pipeline.begin(0)
+
+    def _replay(self, position: int) -> None:
+        start = self.pipeline.position
+        if start < position:
+            self.pipeline.replay(batch(start, self.log[start:position]))
 
     def crash(self, *sets: FeatureSet) -> None:
         """Lose what is in memory; come back, with other sets if given, and finish things."""
         self.sets = sets or self.sets
         self.open()
         self.run(self.pipeline.resume())
+        if not self.beside:
+            self.correct()
 
     def take(self, *items: Click | Marker, crash_after: int | None = None) -> None:
         """Append to the log and apply as one batch, or only so many steps of it."""
@@ -217,10 +229,23 @@ class Rig:
         self, name: str, held: Held, *, epoch: int | None = None, crash_after: int | None = None
     ) -> None:
         """The fence of the next epoch, from which on this holds."""
+        if self.pipeline.must_wait(name, held):
+            self.correct()
         following = self.progress.epochs.get(name, 0) + 1 if epoch is None else epoch
         self.held.setdefault((name, following), held)
         made = self.pipeline.switch(name, held, epoch=following, control_offset=following)
-        self.run(made, crash_after)
+        self.run(chain(made, self._corrections()), crash_after)
+
+    def correct(self, *, crash_after: int | None = None) -> None:
+        """Make the corrections that are pending, or only so many steps of them."""
+        self.run(self.pipeline.corrections(), crash_after)
+
+    def _corrections(self) -> Iterator[Step]:
+        """What follows a fence: all of them, or what they are made of where that is enough."""
+        if self.pipeline.correcting:
+            self.pipeline.flush()
+        if not self.beside:
+            yield from self.pipeline.corrections()
 
     def run(self, steps: Iterator[Step], crash_after: int | None = None) -> None:
         """Commit steps, all of them or the first few."""

@@ -70,8 +70,7 @@ def test_a_crash_between_corrections_doubles_and_loses_none(
     if flushed:
         rig.pipeline.flush()
     rig.switch("a", "1.0.0", corrects="2.0.0", crash_after=crash_after)
-    rig.open()
-    rig.run(rig.pipeline.resume())
+    rig.crash()
     assert corrections(rig) == SAID_BY_V2
     assert rig.acks[-1].corrections == 2
     assert rig.progress.correcting is None
@@ -133,3 +132,94 @@ def test_what_a_version_that_stands_in_does_not_retain_is_not_corrected() -> Non
     off = Toggle(version="1.0.0", feature="n", fallback="3.0.0")
     rig.hold("a", Held(serving="1.0.0", corrects="2.0.0", toggles=(off,)))
     assert [at for at, *_ in corrections(rig)] == [40]
+
+
+# -- beside batches -------------------------------------------------------------------------------
+
+#     what comes after the fence: late for 20, on time for 40
+LATER: list[Click] = [("ann", 15, 7), ("bob", 36, 1), ("cid", 45, 1)]
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_records_after_the_fence_go_on_and_change_no_correction(
+    made: int, *, crashed: bool
+) -> None:
+    rig = withdrawn(pairs_per_step=1, beside=True)
+    rig.switch("a", "1.0.0", corrects="2.0.0")
+    rig.correct(crash_after=made)
+    rig.take(*LATER)
+    if crashed:
+        rig.crash()
+    assert rig.progress.correcting is not None
+    assert rig.position == 7
+    assert {(at, who) for _, at, who, kind, _ in rig.of("a") if kind == "final" and at == 40} == {
+        (40, "bob"),
+        (40, "cid"),
+    }
+    rig.correct()
+    assert corrections(rig) == SAID_BY_V2
+    assert rig.acks[-1].offset == 4, "that of the fence"
+    assert rig.progress.correcting is None
+
+
+def test_nothing_is_flushed_beyond_the_fence_before_all_of_them_are_made() -> None:
+    rig = withdrawn(beside=True)
+    rig.switch("a", "1.0.0", corrects="2.0.0")
+    assert rig.pipeline.may_flush, "at the fence it is what they are made of"
+    rig.take(*LATER)
+    assert not rig.pipeline.may_flush
+    with pytest.raises(ValueError, match="no flush at 7 while corrections are pending"):
+        rig.pipeline.flush()
+    rig.correct()
+    rig.pipeline.flush()
+
+
+def test_they_are_not_made_of_anything_but_the_fence() -> None:
+    rig = withdrawn(beside=True)
+    rig.switch("a", "1.0.0", corrects="2.0.0", crash_after=1)  # and nothing is flushed there
+    assert rig.pipeline.correcting
+    assert not rig.pipeline.corrections_ready
+    with pytest.raises(ValueError, match="the disk is not as of 4"):
+        rig.correct()
+
+
+def test_panes_that_are_still_to_be_corrected_outlive_what_closes_meanwhile() -> None:
+    rig = withdrawn(beside=True)
+    rig.switch("a", "1.0.0", corrects="2.0.0", crash_after=1)
+    # Far beyond the retention: by the C of now a flush could let go of all that is corrected.
+    rig.take(("cid", 5000, 1))
+    rig.crash()
+    rig.correct()
+    assert corrections(rig) == SAID_BY_V2
+
+
+def test_the_version_that_is_corrected_goes_on_following_until_that_is_done() -> None:
+    rig = withdrawn(beside=True)
+    rig.switch("a", "1.0.0", corrects="2.0.0")
+    rig.take(*LATER)
+    assert ("a", "2.0.0") in rig.pipeline.needed
+    with pytest.raises(ValueError, match=r"a@2\.0\.0 is needed"):
+        rig.pipeline.leave("a", "2.0.0")
+    rig.correct()
+    rig.pipeline.leave("a", "2.0.0")
+
+
+def test_another_set_goes_on_and_its_fences_wait_only_where_they_correct_too() -> None:
+    other = [feature_set(*one.features, name="b", version=one.version) for one in (V1, V2)]
+    rig = Rig(V1, V2, *other, beside=True)
+    rig.take(*BEFORE)
+    rig.switch("a", "2.0.0")
+    rig.take(*AFTER)
+    rig.switch("a", "1.0.0", corrects="2.0.0")
+    repair = Held(serving="2.0.0", corrects="1.0.0")
+    assert rig.pipeline.must_wait("b", repair)
+    assert rig.pipeline.must_wait("a", Held(serving="2.0.0"))
+    assert not rig.pipeline.must_wait("b", Held(serving="2.0.0"))
+    rig.switch("b", "2.0.0")
+    rig.take(*LATER)
+    assert rig.serving == {"a": "1.0.0", "b": "2.0.0"}
+    assert rig.of("b")[-1][1] == 40
+    rig.correct()
+    assert corrections(rig) == SAID_BY_V2
+    assert not rig.pipeline.must_wait("b", repair)

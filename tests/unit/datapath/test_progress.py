@@ -18,6 +18,7 @@ FULL = Progress(
     began={"ümlaut": -30},
     took_over={"ümlaut": -20},
     correcting=Correcting(
+        offset=5,
         feature_set="ümlaut",
         version="1.0.0",
         through_ms=-10,
@@ -36,7 +37,7 @@ def test_progress_comes_back(progress: Progress) -> None:
 
 
 def test_nothing_takes_no_room() -> None:
-    assert Progress().encode() == '{"f":3}'
+    assert Progress().encode() == '{"f":4}'
 
 
 def test_what_was_written_before_there_were_epochs_is_understood() -> None:
@@ -75,7 +76,8 @@ def test_zero_is_not_nothing() -> None:
         "[]",
         "7",
         "{}",
-        '{"f":4}',
+        '{"f":5}',
+        '{"f":3,"x":["a","1.0.0",10,5,0,0]}',
         '{"f":1,"c":{"a":1}}',
         '{"f":1,"k":["a"]}',
     ],

@@ -96,7 +96,7 @@ def test_a_predecessor_can_not_leave() -> None:
     rig = Rig(V1, V2)
     rig.take(("ann", 3, 1), ("ann", 14, 2))
     rig.switch("a", "2.0.0")
-    with pytest.raises(ValueError, match="until its successor has closed"):
+    with pytest.raises(ValueError, match="by the one that has taken over"):
         rig.pipeline.leave("a", "1.0.0")
     rig.take(("ann", 25, 8))
     assert rig.pipeline.leave("a", "1.0.0") == []

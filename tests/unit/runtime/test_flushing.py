@@ -14,7 +14,7 @@ from streams.runtime.flushing import Flushing
 from streams.runtime.stats import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Clock:
@@ -56,6 +56,7 @@ class Disk:
         self.stats = Stats()
         self.bundles: list[Any] = []
         self.unflushed_rows = 0
+        self.may_flush = True
         self.flushing = Flushing(
             cast("Any", self), cast("Any", self), begun=0, run=self._run, on_written=self.told.set
         )
@@ -96,6 +97,24 @@ async def test_the_next_one_begins_where_the_one_before_has_ended() -> None:
     assert disk.ingested == [1]
     await disk.flushing.finish()
     assert disk.ingested == [1, 2]
+
+
+async def test_who_asks_at_the_same_position_gets_the_one_that_is_being_made() -> None:
+    disk = Disk()
+    seen: list[str] = []
+
+    def noting(name: str) -> Callable[[], Awaitable[None]]:
+        async def note() -> None:
+            seen.append(name)
+
+        return note
+
+    await disk.flushing.begin(noting("first"))
+    await disk.flushing.begin(noting("second"))
+    disk.may_write.set()
+    await disk.flushing.finish()
+    assert disk.ingested == [1]
+    assert seen == ["first", "second"]
 
 
 async def test_what_goes_wrong_is_told_to_who_settles_it() -> None:
@@ -140,3 +159,5 @@ async def test_one_is_due_after_a_time_or_with_many_rows() -> None:
     assert not disk.flushing.due
     disk.unflushed_rows = 10
     assert disk.flushing.due
+    disk.may_flush = False
+    assert not disk.flushing.due, "corrections are made of what is on disk"

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from itertools import islice
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pytest
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError
 
-from streams.control.records import Ready
 from streams.control.set_record import Toggle
-from streams.datapath.progress import Closed, Progress
+from streams.datapath.progress import Closed
 from streams.definitions.model import Function
-from streams.errors import RefusedError, RewindowError
-from streams.runtime import owner as owner_module
-from streams.runtime import replay, verdicts, warming
-from streams.runtime.context import Limits
-from streams.runtime.crashpoints import CrashPoints
-from streams.runtime.offsets import Committed
-from streams.runtime.owner import PartitionOwner
-from streams.runtime.transport import Fetched
-from streams.runtime.warming import Warming
+from streams.errors import RewindowError
 from tests.small import feature, feature_set
-from tests.unit.datapath.rig import FIELDS
-from tests.unit.runtime.town import CrashError, ReadsWorld, Town, with_flushes
+from tests.unit.runtime.town import CrashError, Town, made, quiet, with_flushes
 from tests.unit.runtime.world import MAX_AHEAD_MS, marker
 
 if TYPE_CHECKING:
@@ -47,6 +36,7 @@ TWO = feature_set(COUNT, SUM, name="a", version=V2)
 """Shares the count of `ONE`, and has a bundle of its own for the sum."""
 THREE = feature_set(SUM, TOP, name="a", version=V3)
 """Shares the sum of `TWO`."""
+LOG = [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)]
 B_ONE = feature_set(TOP, name="b", version=V1)
 B_TWO = feature_set(TOP, LOW, name="b", version=V2)
 
@@ -55,15 +45,7 @@ Make = Callable[..., Town]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    def made(**given: Any) -> Town:
-        given = {"sets": (ONE,), "log": [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)], **given}
-        town = Town(tmp_path, **given)
-        monkeypatch.setattr(replay, "read_log", town.read_log)
-        monkeypatch.setattr(verdicts, "read_log", town.read_log)
-        monkeypatch.setattr(warming, "BatchReader", ReadsWorld(town))
-        return town
-
-    return made
+    return partial(made, tmp_path, monkeypatch, sets=(ONE,), log=LOG)
 
 
 async def at_end(town: Town) -> Town:
@@ -638,258 +620,3 @@ async def test_what_nobody_needs_is_swept_at_a_claim(make: Make) -> None:
     town.decided.decide(f"{V1}!")
     await town.claim()
     assert town.directories() == 1
-
-
-# -- an owner -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Estate:
-    """An owner of the town's partition, with orders that are the town's decisions."""
-
-    town: Town
-    committed: list[Sequence[Any]] = field(default_factory=list)
-    readers: list[Any] = field(default_factory=list)
-    told: list[asyncio.Task[None]] = field(default_factory=list)
-    stop: Any = None
-
-    def __post_init__(self) -> None:
-        self.held_at = self.town.decided.held_at
-        self.checkpoints_asked = self.town.decided.checkpoints_asked
-        self.route = self.town.decided.route
-
-    @property
-    def next_offset(self) -> int:
-        return self.town.decided.next_offset
-
-    def stream(self, _: str) -> Any:
-        return self.town.stream
-
-    def acks(self, acks: Sequence[Any]) -> Sequence[Any]:
-        return acks
-
-    async def reach(self, _: Progress) -> None: ...
-
-    def tell(self, owner: PartitionOwner) -> None:
-        self.told.append(asyncio.create_task(owner.obey()))
-
-    async def commit(self, records: Sequence[Any], *_: Any, **__: Any) -> None:
-        self.committed.append(list(records))
-
-    def reader(self, stream: Any, *_: Any, **__: Any) -> Any:
-        self.readers.append(stream)
-        return ReadsWorld(self.town)()
-
-    def ready(self) -> list[str]:
-        acks = [one for some in self.committed for one in some]
-        return [one.version for one in acks if isinstance(one, Ready)]
-
-    async def running(self, progress: Progress) -> tuple[PartitionOwner, asyncio.Task[None]]:
-        async def stopped() -> None: ...
-
-        owner = PartitionOwner(
-            cast("Any", self.town),
-            cast("Any", self),
-            "clicks",
-            0,
-            claim=1,
-            position=len(self.town.log),
-            progress=progress,
-            fresh=False,
-            producer=cast("Any", SimpleNamespace(commit=self.commit, stop=stopped)),
-            crash=CrashPoints({}),
-        )
-        return owner, asyncio.create_task(owner.run())
-
-
-async def quiet() -> None:
-    for _ in range(300):
-        await asyncio.sleep(0)
-
-
-async def nothing_known(_: Any) -> dict[Any, Any]:
-    return {}
-
-
-@pytest.fixture
-def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]:
-    def made(**given: Any) -> Estate:
-        one = Estate(make(**given))
-        monkeypatch.setattr(owner_module, "BatchReader", one.reader)
-        monkeypatch.setattr(warming, "BatchReader", one.reader)
-        monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
-        monkeypatch.setattr(owner_module, "read_indexes", nothing_known)
-        return one
-
-    return made
-
-
-CLOSED = Progress(closed={"a": Closed(through_ms=20, version=V1)})
-
-
-async def test_an_owner_warms_beside_its_batches_and_stops(estate: Callable[..., Estate]) -> None:
-    one = estate()
-    owner, task = await one.running(Progress())
-    await quiet()
-    one.town.publish(TWO)
-    one.town.decided.decide(f"{V1}!", V2)
-    one.tell(owner)
-    await quiet()
-    assert one.ready() == [V2]
-    await asyncio.wait_for(owner.stop(), 5)
-    task.cancel()
-
-
-async def test_an_owner_stops_while_a_version_is_warmed(estate: Callable[..., Estate]) -> None:
-    one = estate()
-    owner, task = await one.running(Progress())
-    await quiet()
-    one.town.publish(TWO)
-    one.town.decided.decide(f"{V1}!", V2)
-    one.town.gate.clear()
-    one.tell(owner)
-    await quiet()
-    one.tell(owner)
-    await asyncio.wait_for(owner.stop(), 5)
-    await asyncio.wait_for(asyncio.gather(*one.told), 5)
-    task.cancel()
-    assert one.ready() == []
-
-
-async def test_what_was_replayed_or_warmed_is_on_disk_with_the_next_batch(
-    estate: Callable[..., Estate],
-) -> None:
-    one = estate(limits=Limits(replay_again=1))
-    town = one.town
-    owner, task = await one.running(Progress())
-    await quiet()
-    town.publish(TWO)
-    town.decided.decide(f"{V1}!", V2)
-    one.tell(owner)
-    await quiet()
-    assert one.ready() == [V2]
-    for flushes in (1, 1):
-        at = len(town.log)
-        town.log.append(("ann", 30 + at, 1))
-        await owner.take(Fetched(claim=1, position=at, records=town._records([at])))
-        await quiet()
-        assert town.stats.flushes == flushes
-        assert owner._flushing is not None
-        await owner._flushing.finish()
-    assert owner._pipeline is not None
-    on_disk = {
-        state.store.meta and state.store.meta.next_offset for state in owner._pipeline.bundles
-    }
-    assert on_disk == {len(town.log) - 1}
-    await owner.stop()
-    task.cancel()
-
-
-async def test_a_version_that_idleness_makes_whole_is_ready(
-    estate: Callable[..., Estate],
-) -> None:
-    log = [("ann", 1, 1), ("ann", 8, 1), ("ann", 22, 1)]
-    one = estate(log=log, log_start=1, timestamps={1: 8})
-    one.town.publish(feature_set(feature("n", window_ms=30), name="a", version=V2))
-    owner, task = await one.running(replace(CLOSED, start=1))
-    await quiet()
-    one.town.decided.decide(f"{V1}!", V2)
-    one.tell(owner)
-    await quiet()
-    assert one.ready() == []
-    await owner.idle(45)
-    assert one.ready() == [V2]
-    await owner.stop()
-    task.cancel()
-
-
-async def test_news_that_come_during_recovery_are_obeyed_with_the_newest_stream(
-    estate: Callable[..., Estate],
-) -> None:
-    one = estate()
-    one.town.gate.clear()
-    owner, task = await one.running(Progress())
-    await quiet()
-    before = one.town.stream
-    one.town.publish(TWO)
-    one.town.stream = SimpleNamespace(**{**vars(before), "fields": {**FIELDS, "y": pl.Int64()}})
-    one.town.decided.decide(f"{V1}!", V2)
-    one.town.gate.set()
-    await quiet()
-    assert all(stream is one.town.stream for stream in one.readers[1:])
-    await owner.stop()
-    task.cancel()
-
-
-async def test_records_are_read_by_the_newest_schema_though_no_type_has_changed(
-    estate: Callable[..., Estate],
-) -> None:
-    one = estate()
-    owner, task = await one.running(Progress())
-    await quiet()
-    before = one.town.stream
-    published = SimpleNamespace(source=before.published.source, schema={"symbols": ["new"]})
-    one.town.stream = SimpleNamespace(**{**vars(before), "published": published})
-    one.town.decided.decide(f"{V1}!")
-    one.tell(owner)
-    await quiet()
-    assert one.readers[-1] is one.town.stream
-    await owner.stop()
-    task.cancel()
-
-
-async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
-    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = estate()
-    town, joining = one.town, asyncio.Event()
-    finish = Warming.finish
-
-    async def late(one: Any, position: int) -> None:
-        if not joining.is_set():
-            joining.set()
-            town.gate.clear()
-            await town.gate.wait()
-        await finish(one, position)
-
-    monkeypatch.setattr(Warming, "finish", late)
-    owner, task = await one.running(Progress())
-    await quiet()
-    town.publish(TWO)
-    town.decided.decide(f"{V1}!", V2)
-    one.tell(owner)
-    await asyncio.wait_for(joining.wait(), 5)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await asyncio.wait_for(owner.close(), 5)
-    town.gate.set()
-    await asyncio.gather(*one.told, return_exceptions=True)
-    town.read_up_to(3)
-    await town.claim()
-    await town.settle()
-    assert town.failed() == []
-    assert town.following() == {("a", V2)}
-    await town.stop()
-
-
-@pytest.mark.parametrize(("committed", "error"), [(3, RefusedError), (9, ProducerFenced)])
-async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
-    estate: Callable[..., Estate],
-    monkeypatch: pytest.MonkeyPatch,
-    committed: int,
-    error: type[Exception],
-) -> None:
-    # A worker that was paused in its claim: meanwhile others went on, and took checkpoints.
-    class Refuses:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-
-        async def pipeline(self) -> Any:
-            raise RefusedError("a checkpoint has applied what the group has not committed")
-
-    known = {("clicks", 0): Committed(offset=committed, metadata="")}
-    offsets = SimpleNamespace(committed=lambda *_, **__: known)
-    monkeypatch.setattr(owner_module, "Recovery", Refuses)
-    monkeypatch.setattr(Town, "offsets", offsets)
-    _, task = await estate().running(Progress())
-    with pytest.raises(error):
-        await task

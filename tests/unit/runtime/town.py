@@ -14,6 +14,7 @@ from streams.control.records import Failed, Fenced, Ready
 from streams.control.set_record import Held, LiveVersion, Pin, SetRecord, Toggle
 from streams.datapath.log_index import LogIndex
 from streams.datapath.progress import Progress
+from streams.runtime import replay, verdicts, warming
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.obedience import Obedience, acknowledged
@@ -25,6 +26,9 @@ from tests.unit.runtime.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
 
     from streams.control.records import Ack, RequestRecord
     from streams.datapath.batch import Batch
@@ -61,6 +65,7 @@ class Decisions:
         name: str = "a",
         serving: str = "",
         epoch: int = 0,
+        corrects: str | None = None,
         toggles: tuple[Toggle, ...] = (),
         pins: tuple[str, ...] = (),
     ) -> None:
@@ -82,6 +87,7 @@ class Decisions:
             feature_set=name,
             serving=serves,
             epoch=epoch,
+            corrects=corrects,
             live=tuple(versions),
             toggles=toggles,
             pinned=tuple(Pin(version=one, key_schema_id=1, value_schema_id=2) for one in pins),
@@ -109,6 +115,7 @@ class Town(World):
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.log = list(self.log)
         self.stats: Any = Stats()
         self.stream = self._stream()
 
@@ -147,6 +154,7 @@ class Town(World):
             replay=recovery.replay,
             index=self._read_index,
             position=lambda: self.position,
+            busy=lambda: False,
             still=self._nothing_is_written,
             run=self.run,
             commit_steps=self._commit_steps,
@@ -171,7 +179,12 @@ class Town(World):
 
     async def obey(self) -> None:
         assert self.obedience is not None
+        assert self.pipeline is not None
         await self.obedience.obey()
+        if self.pipeline.correcting:
+            if self.pipeline.may_flush:
+                self.pipeline.flush()
+            await self._commit_steps(self.pipeline.corrections())
 
     async def settle(self) -> None:
         """Let warming come to its end, and obey as often as it asks for that."""
@@ -273,6 +286,21 @@ class ReadsWorld:
             return await self._world._read(*given)
 
         return SimpleNamespace(read=read)
+
+
+async def quiet() -> None:
+    """Let go on what can."""
+    for _ in range(300):
+        await asyncio.sleep(0)
+
+
+def made(directory: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Town:
+    """A town whose log is read by everything that reads one."""
+    town = Town(directory, **given)
+    monkeypatch.setattr(replay, "read_log", town.read_log)
+    monkeypatch.setattr(verdicts, "read_log", town.read_log)
+    monkeypatch.setattr(warming, "BatchReader", ReadsWorld(town))
+    return town
 
 
 def with_flushes(town: Town, rows: int) -> Town:

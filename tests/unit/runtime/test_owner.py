@@ -1,0 +1,420 @@
+"""An owner from its claim to its end: batches, news, corrections beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import polars as pl
+import pytest
+from aiokafka.errors import ProducerFenced
+
+from streams.control.records import Fenced, Ready
+from streams.datapath import corrections
+from streams.datapath.progress import Closed, Progress
+from streams.definitions.model import Function
+from streams.errors import RefusedError
+from streams.runtime import owner as owner_module
+from streams.runtime import warming
+from streams.runtime.context import Limits
+from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.offsets import Committed
+from streams.runtime.owner import PartitionOwner
+from streams.runtime.transport import Fetched
+from streams.runtime.warming import Warming
+from tests.small import feature, feature_set
+from tests.unit.datapath.rig import FIELDS
+from tests.unit.runtime.town import ReadsWorld, Town, made, quiet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+COUNT = feature("n")
+SUM = feature("s", Function.SUM, "x")
+TOP = feature("t", Function.MAX, "x")
+LOW = feature("u", Function.MIN, "x")
+
+V1, V2, V3, V4 = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
+ONE = feature_set(COUNT, name="a", version=V1)
+TWO = feature_set(COUNT, SUM, name="a", version=V2)
+"""Shares the count of `ONE`, and has a bundle of its own for the sum."""
+THREE = feature_set(SUM, TOP, name="a", version=V3)
+"""Shares the sum of `TWO`."""
+LOG = [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)]
+B_ONE = feature_set(TOP, name="b", version=V1)
+B_TWO = feature_set(TOP, LOW, name="b", version=V2)
+
+Make = Callable[..., Town]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    return partial(made, tmp_path, monkeypatch, sets=(ONE,), log=LOG)
+
+
+@dataclass
+class Estate:
+    """An owner of the town's partition, with orders that are the town's decisions."""
+
+    town: Town
+    committed: list[Sequence[Any]] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
+    readers: list[Any] = field(default_factory=list)
+    told: list[asyncio.Task[None]] = field(default_factory=list)
+    stop: Any = None
+
+    def __post_init__(self) -> None:
+        self.held_at = self.town.decided.held_at
+        self.checkpoints_asked = self.town.decided.checkpoints_asked
+        self.route = self.town.decided.route
+
+    @property
+    def next_offset(self) -> int:
+        return self.town.decided.next_offset
+
+    def stream(self, _: str) -> Any:
+        return self.town.stream
+
+    def acks(self, acks: Sequence[Any]) -> Sequence[Any]:
+        return acks
+
+    async def reach(self, _: Progress) -> None: ...
+
+    def tell(self, owner: PartitionOwner) -> None:
+        self.told.append(asyncio.create_task(owner.obey()))
+
+    async def commit(self, records: Sequence[Any], offset: tuple[Any, int, str], **_: Any) -> None:
+        _tp, position, metadata = offset
+        self.committed.append(list(records))
+        self.positions.append(position)
+        self.progress.append(Progress.decode(metadata))
+
+    def reader(self, stream: Any, *_: Any, **__: Any) -> Any:
+        self.readers.append(stream)
+        return ReadsWorld(self.town)()
+
+    def ready(self) -> list[str]:
+        acks = [one for some in self.committed for one in some]
+        return [one.version for one in acks if isinstance(one, Ready)]
+
+    def fenced(self) -> list[Fenced]:
+        return [one for some in self.committed for one in some if isinstance(one, Fenced)]
+
+    async def running(self, progress: Progress) -> tuple[PartitionOwner, asyncio.Task[None]]:
+        async def stopped() -> None: ...
+
+        owner = PartitionOwner(
+            cast("Any", self.town),
+            cast("Any", self),
+            "clicks",
+            0,
+            claim=1,
+            position=len(self.town.log),
+            progress=progress,
+            fresh=False,
+            producer=cast("Any", SimpleNamespace(commit=self.commit, stop=stopped)),
+            crash=CrashPoints({}),
+        )
+        return owner, asyncio.create_task(owner.run())
+
+
+async def nothing_known(_: Any) -> dict[Any, Any]:
+    return {}
+
+
+@pytest.fixture
+def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]:
+    def made(**given: Any) -> Estate:
+        one = Estate(make(**given))
+        monkeypatch.setattr(owner_module, "BatchReader", one.reader)
+        monkeypatch.setattr(warming, "BatchReader", one.reader)
+        monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
+        monkeypatch.setattr(owner_module, "read_indexes", nothing_known)
+        return one
+
+    return made
+
+
+CLOSED = Progress(closed={"a": Closed(through_ms=20, version=V1)})
+
+
+async def test_an_owner_warms_beside_its_batches_and_stops(estate: Callable[..., Estate]) -> None:
+    one = estate()
+    owner, task = await one.running(Progress())
+    await quiet()
+    one.town.publish(TWO)
+    one.town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await quiet()
+    assert one.ready() == [V2]
+    await asyncio.wait_for(owner.stop(), 5)
+    task.cancel()
+
+
+async def test_an_owner_stops_while_a_version_is_warmed(estate: Callable[..., Estate]) -> None:
+    one = estate()
+    owner, task = await one.running(Progress())
+    await quiet()
+    one.town.publish(TWO)
+    one.town.decided.decide(f"{V1}!", V2)
+    one.town.gate.clear()
+    one.tell(owner)
+    await quiet()
+    one.tell(owner)
+    await asyncio.wait_for(owner.stop(), 5)
+    await asyncio.wait_for(asyncio.gather(*one.told), 5)
+    task.cancel()
+    assert one.ready() == []
+
+
+async def test_what_was_replayed_or_warmed_is_on_disk_with_the_next_batch(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate(limits=Limits(replay_again=1))
+    town = one.town
+    owner, task = await one.running(Progress())
+    await quiet()
+    town.publish(TWO)
+    town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await quiet()
+    assert one.ready() == [V2]
+    for flushes in (1, 1):
+        at = len(town.log)
+        town.log.append(("ann", 30 + at, 1))
+        await owner.take(Fetched(claim=1, position=at, records=town._records([at])))
+        await quiet()
+        assert town.stats.flushes == flushes
+        assert owner._flushing is not None
+        await owner._flushing.finish()
+    assert owner._pipeline is not None
+    on_disk = {
+        state.store.meta and state.store.meta.next_offset for state in owner._pipeline.bundles
+    }
+    assert on_disk == {len(town.log) - 1}
+    await owner.stop()
+    task.cancel()
+
+
+async def test_a_version_that_idleness_makes_whole_is_ready(
+    estate: Callable[..., Estate],
+) -> None:
+    log = [("ann", 1, 1), ("ann", 8, 1), ("ann", 22, 1)]
+    one = estate(log=log, log_start=1, timestamps={1: 8})
+    one.town.publish(feature_set(feature("n", window_ms=30), name="a", version=V2))
+    owner, task = await one.running(replace(CLOSED, start=1))
+    await quiet()
+    one.town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await quiet()
+    assert one.ready() == []
+    await owner.idle(45)
+    assert one.ready() == [V2]
+    await owner.stop()
+    task.cancel()
+
+
+async def test_news_that_come_during_recovery_are_obeyed_with_the_newest_stream(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate()
+    one.town.gate.clear()
+    owner, task = await one.running(Progress())
+    await quiet()
+    before = one.town.stream
+    one.town.publish(TWO)
+    one.town.stream = SimpleNamespace(**{**vars(before), "fields": {**FIELDS, "y": pl.Int64()}})
+    one.town.decided.decide(f"{V1}!", V2)
+    one.town.gate.set()
+    await quiet()
+    assert all(stream is one.town.stream for stream in one.readers[1:])
+    await owner.stop()
+    task.cancel()
+
+
+async def test_records_are_read_by_the_newest_schema_though_no_type_has_changed(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate()
+    owner, task = await one.running(Progress())
+    await quiet()
+    before = one.town.stream
+    published = SimpleNamespace(source=before.published.source, schema={"symbols": ["new"]})
+    one.town.stream = SimpleNamespace(**{**vars(before), "published": published})
+    one.town.decided.decide(f"{V1}!")
+    one.tell(owner)
+    await quiet()
+    assert one.readers[-1] is one.town.stream
+    await owner.stop()
+    task.cancel()
+
+
+async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate()
+    town, joining = one.town, asyncio.Event()
+    finish = Warming.finish
+
+    async def late(one: Any, position: int) -> None:
+        if not joining.is_set():
+            joining.set()
+            town.gate.clear()
+            await town.gate.wait()
+        await finish(one, position)
+
+    monkeypatch.setattr(Warming, "finish", late)
+    owner, task = await one.running(Progress())
+    await quiet()
+    town.publish(TWO)
+    town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await asyncio.wait_for(joining.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(owner.close(), 5)
+    town.gate.set()
+    await asyncio.gather(*one.told, return_exceptions=True)
+    town.read_up_to(3)
+    await town.claim()
+    await town.settle()
+    assert town.failed() == []
+    assert town.following() == {("a", V2)}
+    await town.stop()
+
+
+@pytest.mark.parametrize(("committed", "error"), [(3, RefusedError), (9, ProducerFenced)])
+async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
+    estate: Callable[..., Estate],
+    monkeypatch: pytest.MonkeyPatch,
+    committed: int,
+    error: type[Exception],
+) -> None:
+    # A worker that was paused in its claim: meanwhile others went on, and took checkpoints.
+    class Refuses:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        async def pipeline(self) -> Any:
+            raise RefusedError("a checkpoint has applied what the group has not committed")
+
+    known = {("clicks", 0): Committed(offset=committed, metadata="")}
+    offsets = SimpleNamespace(committed=lambda *_, **__: known)
+    monkeypatch.setattr(owner_module, "Recovery", Refuses)
+    monkeypatch.setattr(Town, "offsets", offsets)
+    _, task = await estate().running(Progress())
+    with pytest.raises(error):
+        await task
+
+
+# -- corrections beside batches -------------------------------------------------------------------
+
+ONCE = feature_set(COUNT, name="a", version=V1, retention_ms=1_000)
+AGAIN = feature_set(COUNT, SUM, name="a", version=V2, retention_ms=1_000)
+#   V1 closes 10; V2 takes over, and closes 20, 30 and 40, each with a vector or two
+SAID = [("ann", 3, 1), ("ann", 12, 4), ("bob", 14, 2), ("ann", 22, 1), ("bob", 33, 1), ("x", 45, 1)]
+
+
+async def correcting(one: Estate, monkeypatch: pytest.MonkeyPatch) -> tuple[PartitionOwner, Any]:
+    """An owner at the end of the log, where V1 takes over again and corrects V2."""
+    monkeypatch.setattr(corrections, "PAIRS_PER_STEP", 1)
+    town = one.town
+    town.log = [*SAID[:1]]
+    owner, task = await one.running(Progress())
+    await quiet()
+    town.publish(AGAIN)
+    town.decided.decide(f"{V1}!", V2)
+    one.tell(owner)
+    await quiet()
+    await taken(one, owner, ("ann", 11, 0))
+    town.decided.decide(f"{V1}!", f"{V2}!", serving=V2, epoch=1)
+    one.tell(owner)
+    await quiet()
+    await taken(one, owner, *SAID[1:])
+    town.decided.decide(f"{V1}!", f"{V2}!", serving=V1, epoch=2, corrects=V2)
+    return owner, task
+
+
+async def taken(one: Estate, owner: PartitionOwner, *items: Any) -> None:
+    await queued(one, owner, *items)
+    await quiet()
+
+
+async def queued(one: Estate, owner: PartitionOwner, *items: Any) -> None:
+    at = len(one.town.log)
+    one.town.log += items
+    records = one.town._records(range(at, at + len(items)))
+    await owner.take(Fetched(claim=1, position=at, records=records))
+
+
+async def until(done: Callable[[], Any]) -> None:
+    """Flushes are written by a thread."""
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.001)
+
+
+async def test_batches_come_between_corrections(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,))
+    owner, task = await correcting(one, monkeypatch)
+    fence = owner.position
+    one.tell(owner)
+    for at in (46, 47):
+        await queued(one, owner, ("ann", at, 1))
+    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    positions = [
+        position
+        for position, progress in zip(one.positions, one.progress, strict=True)
+        if progress.correcting is not None
+    ]
+    assert positions[0] == fence
+    assert positions[-1] > fence, "they go on after batches"
+    made = [one.corrections for one in one.fenced() if one.epoch == 2]
+    assert made[0] is None
+    assert made[-1] == 4
+    assert {one.offset for one in one.fenced() if one.epoch == 2} == {fence}
+    await owner.stop()
+    task.cancel()
+
+
+async def test_batches_wait_for_corrections_once_memory_is_full(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    owner, task = await correcting(one, monkeypatch)
+    monkeypatch.setattr(PartitionOwner, "_correct", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    await taken(one, owner, *((who, 46, 1) for who in "abcd"))
+    assert one.progress[-1].correcting is not None
+    await taken(one, owner, ("a", 47, 1))
+    assert one.progress[-1].correcting is None
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_follows_the_fence_is_not_flushed_where_an_owner_stops_amid_corrections(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,))
+    owner, task = await correcting(one, monkeypatch)
+    fence = owner.position
+    monkeypatch.setattr(PartitionOwner, "_correct", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    await taken(one, owner, ("ann", 46, 1))
+    states = owner._pipeline.bundles if owner._pipeline else []
+    assert {state.next_offset for state in states} == {fence + 1}
+    await owner.stop()
+    assert {state.stored_at for state in states} == {fence}
+    task.cancel()
+
+
+async def nothing_done(_: Any) -> None: ...
