@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -20,6 +19,8 @@ from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.asked import Asked
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
+from streams.runtime.committed import read_progress
+from streams.runtime.correcting import Corrector
 from streams.runtime.flushing import Flushing
 from streams.runtime.log_index import IndexKeeper, read_indexes
 from streams.runtime.obedience import Obedience, acknowledged
@@ -106,16 +107,13 @@ class PartitionOwner:
         self._recovery: Recovery | None = None
         self._obedience: Obedience | None = None
         self._flushing: Flushing | None = None
+        self._corrector: Corrector | None = None
         self._taking: Taking | None = None
         self._index: IndexKeeper | None = None
         self._asked: Asked | None = None
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
         """Tasks that obey beside the batches."""
-        self._corrections: Iterator[Step] | None = None
-        """What is left of those that are being made."""
-        self._correcting = False
-        """One of these tasks makes them."""
         self._over = False
         """Nothing more is done under this claim."""
         self._ahead = False
@@ -167,7 +165,7 @@ class PartitionOwner:
         )
         if self._fresh:
             await self._commit_progress(self.position)
-        await self._commit_steps(pipeline.resume(), ByOffset(()))
+        await self._commit_apart(pipeline.resume())
         self._flushing = flushing = Flushing(
             self._context,
             pipeline,
@@ -197,10 +195,18 @@ class PartitionOwner:
             busy=lambda: flushing.busy,
             still=flushing.finish,
             run=self._run,
-            commit_steps=lambda steps: self._commit_steps(steps, ByOffset(())),
+            commit_steps=self._commit_apart,
             commit_acks=self._commit_acks,
             on_warm=lambda: self._orders.tell(self),
             crash=self._crash,
+        )
+        self._corrector = Corrector(
+            pipeline,
+            flushing,
+            self._turn,
+            commit_steps=self._commit_apart,
+            may_go_on=lambda: not self._gone and not self._ahead,
+            on_done=self._obey,
         )
         await self._obey()
         if pipeline.correcting:
@@ -217,7 +223,12 @@ class PartitionOwner:
         at, group = (self._tp.topic, self.partition), self._context.names.worker_group
         offsets = self._context.offsets
         found = (await self._run(lambda: offsets.committed(group, [at], stable=False))).get(at)
-        if found is not None and (self._fresh or found.offset != self.position):
+        if found is None:
+            return
+        if self._fresh or found.offset != self.position:
+            raise ProducerFenced
+        known = await read_progress(self._context, found.metadata)
+        if known.correcting != self.progress.correcting:
             raise ProducerFenced
 
     async def stop(self, *, for_good: bool = False) -> None:
@@ -254,7 +265,7 @@ class PartitionOwner:
         if self._recovery is not None:
             await self._context.run(self._recovery.replay.close)
             self._recovery = None
-        self._pipeline = self._taking = self._asked = None
+        self._pipeline = self._taking = self._asked = self._corrector = None
         await self.producer.stop()
 
     @property
@@ -303,8 +314,8 @@ class PartitionOwner:
         self._due = batch.next_offset
         self._crash.reach("in_batch")
         assert self._flushing is not None
-        if self._pipeline.correcting and self._flushing.full:
-            await self._correct_all(self._flushing)
+        assert self._corrector is not None
+        await self._corrector.make_room(f"{self.stream.name}/{self.partition}")
         records = ByOffset(fetched.records)
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             await self._commit_steps(self._pipeline.steps(part), records)
@@ -355,6 +366,10 @@ class PartitionOwner:
             elif step.progress.correcting is not None:
                 self._crash.reach("in_correcting")
         self._ahead = False
+
+    async def _commit_apart(self, steps: Iterator[Step]) -> None:
+        """Commit steps that no record is behind."""
+        await self._commit_steps(steps, ByOffset(()))
 
     def _index_news(self) -> list[Outgoing]:
         """What the index of the stream is to say of the position."""
@@ -468,7 +483,8 @@ class PartitionOwner:
                     if self._may_look and self._waiting.empty():
                         assert self._taking is not None
                         await self._taking.look()
-            await self._correct()
+            if self._corrector is not None:
+                await self._corrector.make()
         finally:
             self._told.discard(task)
 
@@ -478,59 +494,10 @@ class PartitionOwner:
         if self._obedience is not None:
             self._see_stream()
             await self._obedience.obey()
-            await self._prepare_corrections()
+        if self._corrector is not None:
+            await self._corrector.prepare()
         if self._asked is not None:
             await self._asked.obey()
-
-    # -- corrections --------------------------------------------------------------------------
-
-    async def _prepare_corrections(self) -> None:
-        """Have on disk what they are made of: at the fence, before anything follows it."""
-        pipeline, flushing = self._pipeline, self._flushing
-        assert pipeline is not None
-        assert flushing is not None
-        if pipeline.correcting and pipeline.may_flush and not pipeline.corrections_ready:
-            await flushing.begin()
-
-    async def _correct(self) -> None:
-        """Make the corrections that are pending, a transaction at a time, between batches."""
-        if self._correcting:
-            return
-        self._correcting = True
-        try:
-            while await self._correct_some():
-                pass
-        finally:
-            self._correcting = False
-
-    async def _correct_some(self) -> bool:
-        """Whether there may be more to make."""
-        async with self._turn:
-            pipeline = self._pipeline
-            if pipeline is None or self._gone or self._ahead or not pipeline.corrections_ready:
-                return False
-            await self._commit_steps(islice(self._corrections_of(pipeline), 1), ByOffset(()))
-            if not pipeline.correcting:
-                await self._corrected()
-            return pipeline.correcting
-
-    async def _correct_all(self, flushing: Flushing) -> None:
-        """Memory is full of what followed the fence and can't be flushed: batches wait."""
-        assert self._pipeline is not None
-        log.info("%s/%d: batches wait for corrections", self.stream.name, self.partition)
-        await flushing.finish()
-        await self._commit_steps(self._corrections_of(self._pipeline), ByOffset(()))
-        await self._corrected()
-
-    def _corrections_of(self, pipeline: Pipeline) -> Iterator[Step]:
-        if self._corrections is None:
-            self._corrections = pipeline.corrections()
-        return self._corrections
-
-    async def _corrected(self) -> None:
-        """What had to wait for them can be done now."""
-        self._corrections = None
-        await self._obey()
 
     async def idle(self, watermark_ms: int) -> None:
         """Follow a watermark that idleness gives."""
@@ -543,7 +510,7 @@ class PartitionOwner:
     async def _without_records(self, make: Callable[[Pipeline], Iterator[Step]]) -> None:
         async with self._turn:
             if self._pipeline is not None and not self._gone and self._waiting.empty():
-                await self._commit_steps(make(self._pipeline), ByOffset(()))
+                await self._commit_apart(make(self._pipeline))
                 await self._obey()
 
     async def commit_position(self, offset: int) -> None:

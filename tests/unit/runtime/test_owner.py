@@ -15,12 +15,13 @@ from aiokafka.errors import ProducerFenced
 
 from streams.control.records import Fenced, Ready
 from streams.datapath import corrections
-from streams.datapath.progress import Closed, Progress
+from streams.datapath.progress import Closed, Correcting, Progress
 from streams.definitions.model import Function
 from streams.errors import RefusedError
 from streams.runtime import owner as owner_module
 from streams.runtime import warming
 from streams.runtime.context import Limits
+from streams.runtime.correcting import Corrector
 from streams.runtime.crashpoints import CrashPoints
 from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
@@ -289,11 +290,18 @@ async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
     await town.stop()
 
 
-@pytest.mark.parametrize(("committed", "error"), [(3, RefusedError), (9, ProducerFenced)])
+CORRECTING = Correcting(feature_set="a", version=V2, offset=2, through_ms=10, as_of_ms=10)
+
+
+@pytest.mark.parametrize(
+    ("committed", "correcting", "error"),
+    [(3, None, RefusedError), (9, None, ProducerFenced), (3, CORRECTING, ProducerFenced)],
+)
 async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
     estate: Callable[..., Estate],
     monkeypatch: pytest.MonkeyPatch,
     committed: int,
+    correcting: Correcting | None,
     error: type[Exception],
 ) -> None:
     # A worker that was paused in its claim: meanwhile others went on, and took checkpoints.
@@ -303,7 +311,8 @@ async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
         async def pipeline(self) -> Any:
             raise RefusedError("a checkpoint has applied what the group has not committed")
 
-    known = {("clicks", 0): Committed(offset=committed, metadata="")}
+    metadata = Progress(correcting=correcting).encode()
+    known = {("clicks", 0): Committed(offset=committed, metadata=metadata)}
     offsets = SimpleNamespace(committed=lambda *_, **__: known)
     monkeypatch.setattr(owner_module, "Recovery", Refuses)
     monkeypatch.setattr(Town, "offsets", offsets)
@@ -389,7 +398,7 @@ async def test_batches_wait_for_corrections_once_memory_is_full(
 ) -> None:
     one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
     owner, task = await correcting(one, monkeypatch)
-    monkeypatch.setattr(PartitionOwner, "_correct", nothing_done)
+    monkeypatch.setattr(Corrector, "make", nothing_done)
     one.tell(owner)
     await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
@@ -406,7 +415,7 @@ async def test_what_follows_the_fence_is_not_flushed_where_an_owner_stops_amid_c
     one = estate(sets=(ONCE,))
     owner, task = await correcting(one, monkeypatch)
     fence = owner.position
-    monkeypatch.setattr(PartitionOwner, "_correct", nothing_done)
+    monkeypatch.setattr(Corrector, "make", nothing_done)
     one.tell(owner)
     await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
     await taken(one, owner, ("ann", 46, 1))
