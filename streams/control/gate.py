@@ -112,7 +112,10 @@ class _Checks:
             message = f"there is no version {target} of {name}: {hint}"
             yield _reason(Code.UNKNOWN_VERSION, message, target)
         elif target in self.route.retired:
-            message = f"{name}@{target} is retired: publish its content as a new version"
+            others = {one.version: None for one in self.route.live}
+            others.pop(self.route.serving, None)
+            instead = f"name one that is live ({', '.join(others)}), or " if others else ""
+            message = f"{name}@{target} is retired: {instead}publish its content as a new version"
             yield _reason(Code.RETIRED_VERSION, message, target)
 
     def switch(self) -> Iterator[Reason]:

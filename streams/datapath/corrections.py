@@ -23,7 +23,7 @@ from streams.datapath.step import Fenced, Step
 from streams.windowing.panes import ceil_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.feature_set import SetPath
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 PAIRS_PER_STEP = 50_000
 """How many rows one transaction reads: live batches wait for that."""
+
+ROWS_PER_TIME = 2_000
+"""What an as-of time costs before any row is read, in rows."""
 
 
 def planned(withdrawn: LiveView, target: SetPath, at: Standing) -> Correcting | None:
@@ -111,9 +114,18 @@ class Corrections:
         withdrawn = self._versions.follower(pending.feature_set, pending.version)
         return [withdrawn, path.live, *path.off.stand_ins]
 
+    def given_up(self) -> Step:
+        """Says that no more can be made: nothing has what they are made of any more."""
+        pending = self.pending
+        assert pending is not None
+        return self._step(self._versions.path(pending.feature_set), pending, [], last=True)
+
     def steps(self) -> Iterator[Step]:
         """All that is left of them, each at the position that the pipeline is at by then; the last
         one acknowledges how many there were. Raises ValueError unless they are `ready`.
+
+        Windows that are not whole any more, where a disk was lost and the log was trimmed, are
+        left out.
         """
         pending = self.pending
         if pending is None:
@@ -124,6 +136,7 @@ class Corrections:
         path = self._versions.path(name)
         target, off = path.live.on_disk(), path.off.on_disk()
         withdrawn = self._versions.follower(name, pending.version).on_disk()
+        pending = _whole(pending, withdrawn, [target, withdrawn, *off.stand_ins])
         held: list[pl.DataFrame] = []
         pairs = 0
         for as_of_ms in _times(target, withdrawn, pending):
@@ -166,6 +179,17 @@ class Corrections:
             vectors={} if vectors is None or vectors.is_empty() else {name: vectors},
             acks=(ack,) if last else (),
         )
+
+
+def _whole(pending: Correcting, withdrawn: LiveView, sources: Sequence[LiveView]) -> Correcting:
+    """What is pending from the first as-of time on whose windows are whole in all of these."""
+    first_ms = max(
+        (one.floor_ms + one.view.longest_window_ms for one in sources if one.floor_ms is not None),
+        default=pending.as_of_ms,
+    )
+    if first_ms <= pending.as_of_ms:
+        return pending
+    return replace(pending, as_of_ms=ceil_to(first_ms, withdrawn.view.every_ms), entities_done=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +237,7 @@ def _corrected(
         made = target.windows.correct(rows, known, as_of_ms)
         yield _Part(
             vectors=off.fill(made, stand_ins, as_of_ms - view.every_ms, as_of_ms),
-            rows=max(1, sum(one.height for one in frames)),
+            rows=ROWS_PER_TIME + sum(one.height for one in frames),
             done=counted,
             last=run.last,
         )

@@ -341,7 +341,8 @@ class Pipeline:
     def resume(self) -> Iterator[Step]:
         """Finish what a crash left pending: a closing, by the version in its cursor; the
         watermark that idleness gave; a silence whose marker is committed but not obeyed; what a
-        version has to close that has just taken over. Corrections are apart."""
+        version has to close that has just taken over. Corrections are apart, or given up if they
+        are not ready."""
         cursor = self.progress.cursor
         if cursor is not None:
             path = self._versions.path(cursor.outlet)
@@ -352,6 +353,8 @@ class Pipeline:
                 path, cursor.as_of_ms, self.position, cursor.entities_done
             )
         yield from self._catch_up(self.paths)
+        if self.correcting and not self.corrections_ready:
+            yield self._corrections.given_up()
 
     def _catch_up(self, paths: Sequence[SetPath]) -> Iterator[Step]:
         """Close what the watermark closes at the position, or a silence that it is told there."""

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class Corrector:
     """Makes the corrections that are pending in `pipeline`, for as long as one claim.
 
-    `commit_steps` commits them; `may_go_on` says whether the claim is good for more;
-    `on_done` is called in the turn that made the last ones: what had to wait for them can be done.
+    `commit_steps` commits them; `may_go_on` says whether the claim is good for more. `on_ready`
+    is called when there are some to make, and wants `make` to be called; `on_done` in the turn
+    that made the last ones: what had to wait for them can be done.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Corrector:
         *,
         commit_steps: Callable[[Iterator[Step]], Awaitable[None]],
         may_go_on: Callable[[], bool],
+        on_ready: Callable[[], None],
         on_done: Callable[[], Awaitable[None]],
     ) -> None:
         self._pipeline = pipeline
@@ -48,14 +50,20 @@ class Corrector:
         self._turn = turn
         self._commit_steps = commit_steps
         self._may_go_on = may_go_on
+        self._on_ready = on_ready
         self._on_done = on_done
+        self.in_turn = False
+        """Whether it is what has the turn, between batches."""
         self._left: Iterator[Step] | None = None
         self._busy = False
 
     async def prepare(self) -> None:
-        """Have on disk what they are made of, before anything follows a fence. Needs the turn."""
-        pipeline = self._pipeline
-        if pipeline.correcting and pipeline.may_flush and not pipeline.corrections_ready:
+        """Have on disk what they are made of, before anything follows a fence, or say that it is
+        there. Needs the turn."""
+        if self._pipeline.corrections_ready:
+            if not self._busy:
+                self._on_ready()
+        elif self._pipeline.correcting and self._pipeline.may_flush:
             await self._flushing.begin()
 
     async def make(self) -> None:
@@ -75,24 +83,33 @@ class Corrector:
         async with self._turn:
             if not self._may_go_on() or not self._pipeline.corrections_ready:
                 return False
-            await self._commit(islice(self._steps, 1))
+            self.in_turn = True
+            try:
+                await self._make_one()
+            finally:
+                self.in_turn = False
             return self._pipeline.correcting
 
-    async def make_room(self, of: str) -> None:
-        """Make all that are left if memory is full of what followed the fence. Needs the turn."""
-        if self._pipeline.correcting and self._flushing.full:
-            log.info("%s: batches wait for corrections", of)
-            await self._flushing.finish()
-            await self._commit(self._steps)
+    async def make_room(self, of: str) -> bool:
+        """Make all that are left if memory is full of what followed the fence. Needs the turn.
 
-    @property
-    def _steps(self) -> Iterator[Step]:
+        False if the claim ended before that.
+        """
+        if not (self._pipeline.correcting and self._flushing.full):
+            return True
+        log.info("%s: batches wait for corrections", of)
+        await self._flushing.finish()
+        while self._pipeline.corrections_ready:
+            if not self._may_go_on():
+                return False
+            await self._make_one()
+        return True
+
+    async def _make_one(self) -> None:
+        """One transaction of them."""
         if self._left is None:
             self._left = self._pipeline.corrections()
-        return self._left
-
-    async def _commit(self, steps: Iterator[Step]) -> None:
-        await self._commit_steps(steps)
+        await self._commit_steps(islice(self._left, 1))
         if not self._pipeline.correcting:
             self._left = None
             await self._on_done()

@@ -92,6 +92,8 @@ class Obedience:
         self._crash = crash
         self._seen = -1
         self._fence_waits = False
+        self.waits_for_disk = False
+        """A fence waits until nothing is being written: corrections are made of what is on disk."""
         self._unready: dict[Name, LiveVersion] = {}
         self._absent: dict[Name, LiveVersion] = {}
         """Live versions that are not here, in the order in which they are warmed."""
@@ -116,6 +118,7 @@ class Obedience:
         offset = self._decided.next_offset
         news, first = offset != self._seen, self._seen < 0
         waited, self._fence_waits = self._fence_waits, False
+        self.waits_for_disk = False
         if news:
             await self._note_live()
         joined = await self._join()
@@ -166,8 +169,8 @@ class Obedience:
                 if any((name, version) in self._absent for version in held.needed):
                     continue  # the fence waits until they are warm
                 waits = self._pipeline.must_wait(name, held)
-                # Corrections are made of what is on disk at the fence.
-                waits = waits or (held.corrects is not None and self._busy())
+                if not waits and held.corrects is not None and self._busy():
+                    waits = self.waits_for_disk = True
                 if waits or self._short(name, held):
                     self._fence_waits = True  # until somebody looks again
                     continue

@@ -19,7 +19,6 @@ from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.asked import Asked
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
-from streams.runtime.committed import read_progress
 from streams.runtime.correcting import Corrector
 from streams.runtime.flushing import Flushing
 from streams.runtime.log_index import IndexKeeper, read_indexes
@@ -206,11 +205,10 @@ class PartitionOwner:
             self._turn,
             commit_steps=self._commit_apart,
             may_go_on=lambda: not self._gone and not self._ahead,
+            on_ready=lambda: self._orders.tell(self),
             on_done=self._obey,
         )
         await self._obey()
-        if pipeline.correcting:
-            self._orders.tell(self)
         self._show()
         self.stats.state = "running"
 
@@ -223,12 +221,7 @@ class PartitionOwner:
         at, group = (self._tp.topic, self.partition), self._context.names.worker_group
         offsets = self._context.offsets
         found = (await self._run(lambda: offsets.committed(group, [at], stable=False))).get(at)
-        if found is None:
-            return
-        if self._fresh or found.offset != self.position:
-            raise ProducerFenced
-        known = await read_progress(self._context, found.metadata)
-        if known.correcting != self.progress.correcting:
+        if found is not None and (self._fresh or found.offset != self.position):
             raise ProducerFenced
 
     async def stop(self, *, for_good: bool = False) -> None:
@@ -288,7 +281,10 @@ class PartitionOwner:
     @property
     def caught_up(self) -> bool:
         """Whether nothing is in hand or waiting."""
-        return self._pipeline is not None and self._waiting.empty() and not self._turn.locked()
+        if self._pipeline is None or not self._waiting.empty():
+            return False
+        corrects = self._corrector is not None and self._corrector.in_turn
+        return corrects or not self._turn.locked()
 
     @property
     def watermark_ms(self) -> int | None:
@@ -310,17 +306,24 @@ class PartitionOwner:
                 f"{self._due} was due"
             )
         assert self._recovery is not None
+        assert self._flushing is not None
+        assert self._corrector is not None
+        # Before the batch is read: what is obeyed then may change how it is read.
+        if not await self._corrector.make_room(f"{self.stream.name}/{self.partition}"):
+            raise _StoppedError
         batch = await self._read(fetched.records, self._pipeline.position)
         self._due = batch.next_offset
         self._crash.reach("in_batch")
-        assert self._flushing is not None
-        assert self._corrector is not None
-        await self._corrector.make_room(f"{self.stream.name}/{self.partition}")
         records = ByOffset(fetched.records)
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             await self._commit_steps(self._pipeline.steps(part), records)
         await self._obey()
-        if self._flushing.due:
+        assert self._obedience is not None
+        waits = self._obedience.waits_for_disk
+        if waits and self._flushing.full:
+            await self._flushing.finish()
+            await self._obey()
+        elif not waits and self._flushing.due:
             self._crash.reach("before_flush")
             await (self._flushing.begin() if self._taking is None else self._taking.flush())
 

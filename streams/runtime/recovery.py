@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from streams.datapath.feature_set import SetPath
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.roster import Roster
     from streams.runtime.streams import Stream
+
+log = logging.getLogger(__name__)
 
 
 class Recovery:
@@ -129,16 +132,18 @@ class Recovery:
     # -- steps --------------------------------------------------------------------------------
 
     async def _bring_to_fence(self, pipeline: Pipeline, offset: int) -> None:
-        """Have on disk what corrections are made of: what it was at `offset`."""
-        await self.replay.bring(pipeline, offset)
+        """Have on disk what corrections are made of: what it was at `offset`, if it can be had."""
+        if pipeline.position <= offset:
+            await self.replay.bring(pipeline, offset)
+            if not pipeline.corrections_ready:
+                await self._run(pipeline.flush)
         if not pipeline.corrections_ready:
-            await self._run(pipeline.flush)
-        if not pipeline.corrections_ready:
-            raise RefusedError(
-                f"{self._stream.topic}/{self._partition}: the state in {self._context.state_dir} "
-                f"is beyond offset {offset}, and what was said before that is still being "
-                "corrected. Delete this partition's state there, and run again: it comes back "
-                "from a checkpoint and the log"
+            log.warning(
+                "%s/%d: what was said before offset %d is not corrected further: neither the disk "
+                "nor a checkpoint nor the topic has what it was made of",
+                self._stream.topic,
+                self._partition,
+                offset,
             )
 
     def _plan(self, feature_set: str, version: str) -> Plan:
@@ -154,8 +159,27 @@ class Recovery:
         for plan in plans:
             for bundle in plan.bundles:
                 users.setdefault(bundle.digest, []).append(plan.view)
-        needs = {digest: Need.of_views(views, self._progress) for digest, views in users.items()}
-        return {digest: need for digest, need in needs.items() if need is not None}
+        needs = {
+            digest: need
+            for digest, views in users.items()
+            if (need := Need.of_views(views, self._progress)) is not None
+        }
+        for digest, oldest_ms in self._corrected(plans):
+            if digest in needs:
+                needs[digest] = needs[digest].back_to(oldest_ms)
+        return needs
+
+    def _corrected(self, plans: Sequence[Plan]) -> Iterator[tuple[str, int]]:
+        """The bundles that corrections are pending of, and where their oldest window begins."""
+        pending = self._progress.correcting
+        if pending is None:
+            return
+        name = pending.feature_set
+        versions = {(name, pending.version), (name, self._roster.serving[name])}
+        for view, bundles in ((plan.view, plan.bundles) for plan in plans):
+            if (view.feature_set, view.name) in versions:
+                for bundle in bundles:
+                    yield bundle.digest, pending.as_of_ms - view.longest_window_ms
 
     def _log_bounds(self) -> tuple[int, int]:
         at = (self._stream.topic, self._partition)

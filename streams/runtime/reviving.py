@@ -31,6 +31,10 @@ class Need:
         """Whether panes that are whole from a floor on are too few."""
         return floor_ms is not None and self.needed_ms < floor_ms
 
+    def back_to(self, pane_ms: int) -> Need:
+        """The same, with whole panes from `pane_ms` on at the latest."""
+        return Need(needed_ms=min(self.needed_ms, pane_ms), wanted_ms=min(self.wanted_ms, pane_ms))
+
     @classmethod
     def of(cls, view: View, closed_ms: int) -> Need:
         """What a version needs to go on where its set's C is."""

@@ -204,6 +204,8 @@ class Driver:
             if part:
                 self._pipeline.replay(self._batch(part, self._pipeline.position))
         self._pipeline.begin(0)
+        if self._pipeline.correcting:
+            self._pipeline.flush()
         self._run(chain(self._pipeline.resume(), self._corrections()), None)
         if self._idle_ms is not None:
             # What closed nothing was not committed: it is seen again.

@@ -121,6 +121,8 @@ def toggle(**fields: Any) -> Request:
          "did you mean 'departures'?"),
         (Code.UNKNOWN_VERSION, activate("1.2.0"), facts(), "1.2.0", "did you mean"),
         (Code.RETIRED_VERSION, activate(V2), facts(route=route(V1, retired=(V2,))), V2, "retired"),
+        (Code.RETIRED_VERSION, activate(V2), facts(route=route(V1, V3, retired=(V2,))), V2,
+         "name one that is live (2.0.0), or publish"),
         (Code.ALREADY_SERVING, activate(V1), facts(), V1, "serves already"),
         (Code.IF_SERVING_DIFFERS, activate(V2, if_serving=V3), facts(), V1, "1.0.0 serves"),
         (Code.IN_FLIGHT, activate(V2), facts(in_flight="r0"), "r0", "'r0' is under way"),

@@ -223,3 +223,15 @@ def test_another_set_goes_on_and_its_fences_wait_only_where_they_correct_too() -
     rig.correct()
     assert corrections(rig) == SAID_BY_V2
     assert not rig.pipeline.must_wait("b", repair)
+
+
+def test_a_transaction_is_bounded_where_many_as_of_times_say_little() -> None:
+    rig = Rig(
+        version(1, retention_ms=100_000), version(2, TOTAL, retention_ms=100_000), beside=True
+    )
+    rig.take(("ann", 3, 1), ("ann", 14, 2))
+    rig.switch("a", "2.0.0")
+    rig.take(*(("ann", 15 + 10 * number, 1) for number in range(100)))
+    rig.switch("a", "1.0.0", corrects="2.0.0")
+    step = next(rig.pipeline.corrections())
+    assert sum(one.height for one in step.vectors.values()) == 25, "each has its price"

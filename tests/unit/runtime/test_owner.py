@@ -15,7 +15,7 @@ from aiokafka.errors import ProducerFenced
 
 from streams.control.records import Fenced, Ready
 from streams.datapath import corrections
-from streams.datapath.progress import Closed, Correcting, Progress
+from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
 from streams.errors import RefusedError
 from streams.runtime import owner as owner_module
@@ -23,6 +23,7 @@ from streams.runtime import warming
 from streams.runtime.context import Limits
 from streams.runtime.correcting import Corrector
 from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.obedience import Obedience
 from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
 from streams.runtime.transport import Fetched
@@ -290,18 +291,11 @@ async def test_a_claim_that_ends_while_a_told_owner_obeys_leaves_nothing_open(
     await town.stop()
 
 
-CORRECTING = Correcting(feature_set="a", version=V2, offset=2, through_ms=10, as_of_ms=10)
-
-
-@pytest.mark.parametrize(
-    ("committed", "correcting", "error"),
-    [(3, None, RefusedError), (9, None, ProducerFenced), (3, CORRECTING, ProducerFenced)],
-)
+@pytest.mark.parametrize(("committed", "error"), [(3, RefusedError), (9, ProducerFenced)])
 async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
     estate: Callable[..., Estate],
     monkeypatch: pytest.MonkeyPatch,
     committed: int,
-    correcting: Correcting | None,
     error: type[Exception],
 ) -> None:
     # A worker that was paused in its claim: meanwhile others went on, and took checkpoints.
@@ -311,8 +305,7 @@ async def test_what_is_refused_in_a_claim_that_is_over_is_no_reason_to_stop(
         async def pipeline(self) -> Any:
             raise RefusedError("a checkpoint has applied what the group has not committed")
 
-    metadata = Progress(correcting=correcting).encode()
-    known = {("clicks", 0): Committed(offset=committed, metadata=metadata)}
+    known = {("clicks", 0): Committed(offset=committed, metadata="")}
     offsets = SimpleNamespace(committed=lambda *_, **__: known)
     monkeypatch.setattr(owner_module, "Recovery", Refuses)
     monkeypatch.setattr(Town, "offsets", offsets)
@@ -427,3 +420,147 @@ async def test_what_follows_the_fence_is_not_flushed_where_an_owner_stops_amid_c
 
 
 async def nothing_done(_: Any) -> None: ...
+
+
+async def test_an_owner_to_whom_nothing_comes_is_caught_up_amid_corrections(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,))
+    owner, task = await correcting(one, monkeypatch)
+    make_some = Corrector.make
+    monkeypatch.setattr(Corrector, "make", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    await quiet()
+    monkeypatch.setattr(Corrector, "make", make_some)
+    assert owner.caught_up
+    commit = one.commit
+    seen: list[bool] = []
+
+    async def slow(*given: Any, **more: Any) -> None:
+        await asyncio.sleep(0.01)
+        await commit(*given, **more)
+
+    owner.producer.commit = slow  # type: ignore[method-assign]
+
+    async def watch() -> None:
+        # As `IdleWatcher` does, but without a pause: it looks now and then.
+        while owner.progress.correcting is not None:
+            seen.append(owner.caught_up)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    one.tell(owner)
+    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    await watching
+    assert len(seen) > 1
+    assert all(seen), "nothing is in hand that came from the stream"
+    await owner.stop()
+    task.cancel()
+
+
+async def test_an_owner_stops_though_memory_is_full_amid_corrections(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    owner, task = await correcting(one, monkeypatch)
+    monkeypatch.setattr(Corrector, "make", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    await taken(one, owner, *((who, 46, 1) for who in "abcd"))
+    gate, commit = asyncio.Semaphore(0), one.commit
+
+    async def gated(*given: Any, **more: Any) -> None:
+        await gate.acquire()
+        await commit(*given, **more)
+
+    owner.producer.commit = gated  # type: ignore[method-assign]
+    before = len(one.committed)
+    await queued(one, owner, ("a", 47, 1))
+    await quiet()
+    stopping = asyncio.create_task(owner.stop())
+    await quiet()
+    for _ in range(20):
+        gate.release()
+    await asyncio.wait_for(stopping, 5)
+    assert len(one.committed) - before == 1, "the step in hand, and no more"
+    task.cancel()
+
+
+async def test_corrections_are_made_whoever_settles_the_flush_at_the_fence(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,))
+    owner, task = await correcting(one, monkeypatch)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.correcting)
+    while not (owner._flushing and owner._flushing.busy):
+        await asyncio.sleep(0)
+    # As where a version's bundles are dropped, at a batch.
+    async with owner._turn:
+        assert owner._flushing is not None
+        await owner._flushing.finish()
+        await owner._obey()
+    async with asyncio.timeout(3):
+        while not [it for it in one.fenced() if it.epoch == 2 and it.corrections]:
+            await asyncio.sleep(0.001)
+    await owner.stop()
+    task.cancel()
+
+
+async def test_nothing_is_obeyed_between_the_reading_of_a_batch_and_its_application(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A version that joins there would take records that were not decoded for it.
+    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    owner, task = await correcting(one, monkeypatch)
+    monkeypatch.setattr(Corrector, "make", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    await taken(one, owner, *((who, 46, 1) for who in "abcd"))
+    done: list[str] = []
+
+    def noted(of: Any, name: str) -> None:
+        before = getattr(of, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            done.append(name)
+            return before(*given, **more)
+
+        monkeypatch.setattr(of, name, call)
+
+    noted(owner, "_read")
+    noted(owner._obedience, "obey")
+    noted(owner._pipeline, "steps")
+    await taken(one, owner, ("a", 47, 1))
+    assert one.progress[-1].correcting is None
+    assert done[done.index("_read") + 1] == "steps"
+    await owner.stop()
+    task.cancel()
+
+
+async def test_corrections_are_made_where_idleness_lets_a_fence_come_and_the_disk_is_there(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,))
+    owner, task = await correcting(one, monkeypatch)
+    assert owner._flushing is not None
+    async with owner._turn:
+        await owner._flushing.begin()
+        await owner._flushing.finish()
+    short = [True]  # what takes over is not whole until time has passed
+    monkeypatch.setattr(Obedience, "_short", lambda *_: short[0])
+    one.tell(owner)
+    await quiet()
+    assert owner.progress.epochs == {"a": 1}
+    short.clear()
+    short.append(False)
+    await owner.idle(51)
+    assert owner.progress.epochs == {"a": 2}
+    assert owner._pipeline is not None
+    assert owner._pipeline.corrections_ready
+    async with asyncio.timeout(3):
+        while not [it for it in one.fenced() if it.epoch == 2 and it.corrections]:
+            await asyncio.sleep(0.001)
+    await owner.stop()
+    task.cancel()
