@@ -101,6 +101,7 @@ class PartitionOwner:
         `commit_position`."""
         self._fresh = fresh
         self._waiting: asyncio.Queue[Fetched] = asyncio.Queue()
+        self._in_hand = False
         self._turn = asyncio.Lock()
         self._pipeline: Pipeline | None = None
         self._recovery: Recovery | None = None
@@ -127,9 +128,11 @@ class PartitionOwner:
                 await self._recover()
             while not self._stopping:
                 fetched = await self._waiting.get()
+                self._in_hand = True
                 async with self._turn:
                     if not self._stopping:
                         await self._work(fetched)
+                self._in_hand = False
         except _StoppedError:
             return
         finally:
@@ -281,7 +284,7 @@ class PartitionOwner:
     @property
     def caught_up(self) -> bool:
         """Whether nothing is in hand or waiting."""
-        if self._pipeline is None or not self._waiting.empty():
+        if self._pipeline is None or self._in_hand or not self._waiting.empty():
             return False
         corrects = self._corrector is not None and self._corrector.in_turn
         return corrects or not self._turn.locked()

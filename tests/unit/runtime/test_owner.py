@@ -455,6 +455,11 @@ async def test_an_owner_to_whom_nothing_comes_is_caught_up_amid_corrections(
     await watching
     assert len(seen) > 1
     assert all(seen), "nothing is in hand that came from the stream"
+    async with owner._turn:
+        await queued(one, owner, ("ann", 46, 1))
+        await quiet()
+        assert not owner.caught_up
+    await until(lambda: owner.caught_up)
     await owner.stop()
     task.cancel()
 
