@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from aiokafka.errors import ProducerFenced
 
 from streams.control.records import Fenced, Ready
 from streams.datapath import corrections
+from streams.datapath.bundle_state import Flush
 from streams.datapath.progress import Closed, Progress
 from streams.definitions.model import Function
 from streams.errors import RefusedError
@@ -567,5 +569,26 @@ async def test_corrections_are_made_where_idleness_lets_a_fence_come_and_the_dis
     async with asyncio.timeout(3):
         while not [it for it in one.fenced() if it.epoch == 2 and it.corrections]:
             await asyncio.sleep(0.001)
+    await owner.stop()
+    task.cancel()
+
+
+async def test_no_other_flush_begins_where_a_fence_waits_for_the_disk(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(sets=(ONCE,), limits=Limits(flush_every_s=0))
+    owner, task = await correcting(one, monkeypatch)
+    may_write, write = threading.Event(), Flush.write
+    monkeypatch.setattr(Flush, "write", lambda self: may_write.wait(30) and write(self))
+    assert owner._flushing is not None
+    async with owner._turn:
+        await owner._flushing.begin()
+    flushes = one.town.stats.flushes
+    await taken(one, owner, ("x", 46, 1))
+    assert owner.progress.epochs == {"a": 1}
+    assert one.town.stats.flushes == flushes
+    may_write.set()
+    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    assert owner.progress.epochs == {"a": 2}
     await owner.stop()
     task.cancel()
