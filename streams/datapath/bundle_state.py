@@ -162,16 +162,17 @@ class BundleState:
     def begin_flush(self, watermark: Watermark, floor_ms: int | None) -> Flush:
         """Seal all that is not on disk, at `next_offset`, for a flush that is yet to be made.
 
-        Of a flush that was begun before and not ingested, nothing may be ingested any more.
+        It is to be written after those that were begun before are ingested; what these have not
+        brought to the disk by then is in it, and they are over.
         """
         if floor_ms is not None:
             self.raise_floor(floor_ms)
         meta = _meta(self.next_offset, watermark, self.floor_ms, self._notes())
         return Flush(self, self.overlay.seal(), meta)
 
-    def ingested(self) -> None:
-        """What was sealed is on disk."""
-        self.overlay.forget()
+    def ingested(self, through: int) -> None:
+        """What was set aside up to that seal is on disk."""
+        self.overlay.forget(through)
         self._crowded = None
 
     def merged_with_store(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -192,14 +193,15 @@ class BundleState:
 class Flush:
     """Rows of a bundle on their way to the disk, as they were at one offset."""
 
-    def __init__(self, state: BundleState, sealed: pl.DataFrame | None, meta: Meta) -> None:
+    def __init__(self, state: BundleState, seal: int, meta: Meta) -> None:
         self._state = state
-        self._sealed = sealed
+        self._seal = seal
         self._meta = meta
 
     def write(self) -> int:
         """Write them aside, which may be done beside batches; returns how many rows these are."""
-        state, rows = self._state, self._sealed
+        state = self._state
+        rows = state.overlay.sealed(self._seal)
         rows = state.empty() if rows is None else not_below(rows, self._meta.floor_ms)
         merged = state.merged_with_store(rows)
         state.store.write(merged, self._meta)
@@ -208,7 +210,7 @@ class Flush:
     def ingest(self) -> None:
         """From here on they are read from the disk: between two batches."""
         self._state.store.ingest()
-        self._state.ingested()
+        self._state.ingested(self._seal)
         if self._meta.floor_ms is not None:
             self._state.store.drop_below(self._meta.floor_ms)
 

@@ -22,7 +22,9 @@ class Overlay:
     def __init__(self, accumulators: Sequence[Columnar]) -> None:
         self._accumulators = accumulators
         self._frames: list[pl.DataFrame] = []
-        self._sealed: pl.DataFrame | None = None
+        self._sealed: list[tuple[int, list[pl.DataFrame]]] = []
+        """What is on its way to the disk, by the number of its seal."""
+        self._seals = 0
 
     def add(self, partials: pl.DataFrame) -> None:
         """Append a frame of partials: pane, entity, accumulator columns.
@@ -45,24 +47,31 @@ class Overlay:
 
     @property
     def _all(self) -> list[pl.DataFrame]:
-        return self._frames if self._sealed is None else [self._sealed, *self._frames]
+        return [*(frame for _, frames in self._sealed for frame in frames), *self._frames]
 
     def merged(self) -> pl.DataFrame | None:
         """One row per (pane, entity) of what is not sealed, or None if there is nothing."""
         self._frames = [] if (frame := self._merge(self._frames)) is None else [frame]
         return frame
 
-    def seal(self) -> pl.DataFrame | None:
-        """All of it, one row per (pane, entity), or None if there is nothing.
+    def seal(self) -> int:
+        """Set aside what is not yet, for the disk; the number of this seal. Takes no time.
 
-        It is on its way to the disk now, and still is read until `forget`.
+        It still is read until `forget`.
         """
-        self._sealed, self._frames = self._merge(self._all), []
-        return self._sealed
+        self._seals += 1
+        self._sealed = [*self._sealed, (self._seals, self._frames)]
+        self._frames = []
+        return self._seals
 
-    def forget(self) -> None:
-        """What was sealed has reached the disk."""
-        self._sealed = None
+    def sealed(self, through: int) -> pl.DataFrame | None:
+        """One row per (pane, entity) of what was set aside up to a seal and is not forgotten, or
+        None if there is nothing. May run beside readers and writers."""
+        return self._merge([one for n, frames in self._sealed if n <= through for one in frames])
+
+    def forget(self, through: int) -> None:
+        """What was set aside up to a seal has reached the disk."""
+        self._sealed = [(number, frames) for number, frames in self._sealed if number > through]
 
     def between(self, start_ms: int | None, end_ms: int) -> list[pl.DataFrame]:
         """Frames of the rows with pane in `[start_ms, end_ms)`; several may share a key."""

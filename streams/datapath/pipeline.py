@@ -285,8 +285,8 @@ class Pipeline:
     def begin_flush(self) -> list[Flush]:
         """Flushes of all bundles at the position, which must be committed, yet to be made.
 
-        Batches may go on while they are written. A bundle that a replay has not reached yet is
-        on disk as it is. Of earlier ones nothing may be ingested any more.
+        Batches may go on while they are written, after earlier ones are ingested. A bundle that a
+        replay has not reached yet is on disk as it is.
         """
         if not self.may_flush:
             raise ValueError(f"no flush at {self.position} while corrections are pending")

@@ -1,16 +1,20 @@
 """Flushes of one partition, beside its batches.
 
-1. *Begin*, with the owner's turn in hand: what memory has is sealed, at a committed position.
+1. *Begin*, with the owner's turn in hand: what memory has is set aside, at a committed position.
 2. *Write*, in a thread, while batches go on: they add to what is not sealed, and read both.
 3. *Settle*, at the next turn: the files that were written become part of the bundles.
 
-There is one at a time. Whoever needs the disk to be still waits for it with `finish`.
+One is written at a time. A second one may begin meanwhile, so that a fence does not wait for the
+disk: it is written when the first is settled. Whoever needs the disk to be still waits with
+`finish`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from streams.runtime.replay import Run
 
 Then = Callable[[], Awaitable[None]]
+
+BEGUN_AT_MOST = 2
 
 
 class Flushing:
@@ -44,16 +50,15 @@ class Flushing:
         self._flushed_s = context.clock.monotonic_s()
         self._run = run
         self._on_written = on_written
-        self._flushes: list[Flush] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._queue: deque[_Begun] = deque()
+        """The first of them is being written."""
+        self._writing: asyncio.Task[list[int]] | None = None
         self._awaited = False
-        self._of_position = -1
-        self._then: list[Then] = []
 
     @property
     def busy(self) -> bool:
         """Whether a flush has begun and is not settled."""
-        return self._writing is not None
+        return bool(self._queue)
 
     @property
     def due(self) -> bool:
@@ -83,63 +88,78 @@ class Flushing:
         return self._begun - oldest > self._context.limits.replay_again
 
     async def begin(self, *then: Then) -> None:
-        """Begin a flush at the position, after the one that is being made, if that is not of this
-        position itself.
+        """Begin a flush at the position, if none is that has begun there.
 
         Each of `then` is called when the bundles on disk are what they were at this position, in
         the turn that settles it.
         """
-        if self.busy and self._of_position == self._pipeline.position:
-            self._then += then
+        position = self._pipeline.position
+        if self._queue and self._queue[-1].position == position:
+            self._queue[-1].then.extend(then)
             return
-        await self.finish()
-        self._of_position = self._pipeline.position
-        self._flushes = await self._run(self._pipeline.begin_flush)
-        self._then = list(then)
-        # A thread of its own: those of the data path go on.
-        self._writing = asyncio.create_task(asyncio.to_thread(self._write), name="flush")
-        self._writing.add_done_callback(self._written)
+        while len(self._queue) >= BEGUN_AT_MOST:
+            await self._finish_first()
+        flushes = await self._run(self._pipeline.begin_flush)
+        self._queue.append(_Begun(position, flushes, list(then)))
+        self._write_first()
         self._flushed_s = self._context.clock.monotonic_s()
         self._context.stats.flushes += 1
-
-    def _written(self, _: object) -> None:
-        if not self._awaited:
-            self._on_written()
-
-    def _write(self) -> None:
-        for one in self._flushes:
-            one.write()
 
     async def settle(self) -> None:
         """Settle the flush if it is written. Raises what went wrong with it."""
         if self._writing is not None and self._writing.done():
-            await self.finish()
+            await self._finish_first()
 
     async def finish(self) -> None:
         """Wait until nothing is being written, and settle that. Raises what went wrong with it."""
-        await self._wait()
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return
-        flushes, self._flushes = self._flushes, []
-        then, self._then = self._then, []
-        writing.result()
-
-        def ingest() -> None:
-            for one in flushes:
-                one.ingest()
-
-        await self._run(ingest)
-        for call in then:
-            await call()
+        while self._queue:
+            await self._finish_first()
 
     async def close(self) -> None:
         """Wait until nothing is being written; it is not settled."""
         await self._wait()
         self._writing = None
+        self._queue.clear()
+
+    def _write_first(self) -> None:
+        if self._queue and self._writing is None:
+            flushes = self._queue[0].flushes
+            # A thread of its own: those of the data path go on.
+            writing = asyncio.to_thread(lambda: [one.write() for one in flushes])
+            self._writing = asyncio.create_task(writing, name="flush")
+            self._writing.add_done_callback(self._written)
+
+    def _written(self, _: object) -> None:
+        if not self._awaited:
+            self._on_written()
+
+    async def _finish_first(self) -> None:
+        await self._wait()
+        assert self._writing is not None
+        writing, self._writing = self._writing, None
+        begun = self._queue.popleft()
+        writing.result()
+
+        def ingest() -> None:
+            for one in begun.flushes:
+                one.ingest()
+
+        await self._run(ingest)
+        for call in begun.then:
+            await call()
+        self._write_first()
 
     async def _wait(self) -> None:
         if self._writing is not None:
             self._awaited = True
             await asyncio.wait([self._writing])
             self._awaited = False
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A flush of all bundles at a position, and what is to be called when it is on disk."""
+
+    position: int
+    flushes: list[Flush]
+    then: list[Then]

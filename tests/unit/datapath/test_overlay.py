@@ -69,17 +69,23 @@ def test_what_is_sealed_is_read_until_it_has_reached_the_disk() -> None:
     overlay = Overlay([COUNT])
     overlay.add(rows((0, "a", 1)))
     overlay.add(rows((0, "a", 2)))
-    sealed = overlay.seal()
+    first = overlay.seal()
+    overlay.add(rows((0, "a", 4), (10, "b", 1)))
+    sealed = overlay.sealed(first)
     assert sealed is not None
     assert sealed.rows() == [(0, "a", 3)]
-    overlay.add(rows((0, "a", 4), (10, "b", 1)))
     assert held(overlay.between(None, 10)) == [(0, "a", 7)]
     recent = overlay.recent(None, 100)
     assert recent is not None
     assert sorted(recent.rows()) == [(0, "a", 7), (10, "b", 1)]
-    assert overlay.height == 3
-    overlay.forget()
+    second = overlay.seal()
+    overlay.forget(first)
     assert held(overlay.between(None, 100)) == [(0, "a", 4), (10, "b", 1)]
+    sealed = overlay.sealed(second)
+    assert sealed is not None
+    assert sorted(sealed.rows()) == [(0, "a", 4), (10, "b", 1)]
+    overlay.forget(second)
+    assert overlay.height == 0
 
 
 def test_what_was_sealed_in_vain_is_sealed_again() -> None:
@@ -87,6 +93,6 @@ def test_what_was_sealed_in_vain_is_sealed_again() -> None:
     overlay.add(rows((0, "a", 1)))
     overlay.seal()
     overlay.add(rows((0, "a", 2)))
-    sealed = overlay.seal()
+    sealed = overlay.sealed(overlay.seal())
     assert sealed is not None
     assert sealed.rows() == [(0, "a", 3)]

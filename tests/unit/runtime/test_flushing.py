@@ -88,15 +88,33 @@ async def test_it_is_ingested_at_the_turn_after_it_was_written() -> None:
     assert not disk.flushing.busy
 
 
-async def test_the_next_one_begins_where_the_one_before_has_ended() -> None:
+async def test_a_second_one_begins_without_waiting_and_is_written_after_the_first() -> None:
     disk = Disk()
     await disk.flushing.begin()
     disk.position = 2
-    disk.may_write.set()
     await disk.flushing.begin()
+    assert disk.ingested == []
+    disk.may_write.set()
+    await disk.told.wait()
+    disk.told.clear()
+    await disk.flushing.settle()
+    assert disk.ingested == [1]
+    assert disk.flushing.busy
+    await disk.told.wait()
+    await disk.flushing.settle()
+    assert disk.ingested == [1, 2]
+    assert not disk.flushing.busy
+
+
+async def test_a_third_one_waits_for_the_first() -> None:
+    disk = Disk()
+    disk.may_write.set()
+    for position in (1, 2, 3):
+        disk.position = position
+        await disk.flushing.begin()
     assert disk.ingested == [1]
     await disk.flushing.finish()
-    assert disk.ingested == [1, 2]
+    assert disk.ingested == [1, 2, 3]
 
 
 async def test_who_asks_at_the_same_position_gets_the_one_that_is_being_made() -> None:
