@@ -67,6 +67,8 @@ class Faults:
     after_audit: dict[str, Callable[[], None]] = field(default_factory=dict)
     amid_corrections: Callable[[int], None] | None = None
     """Called with a partition in which corrections have begun."""
+    amid_closing: Callable[[], None] | None = None
+    """Called where something goes wrong between two transactions of a closing."""
     commits_lost: list[str] = field(default_factory=list)
     """Of the next commits: "request", "answer", or "" for one that is not lost."""
     fetches_failing: int = 0
@@ -82,7 +84,7 @@ class Faults:
         """Nothing goes wrong from now on."""
         self.points.clear()
         self.after_audit.clear()
-        self.amid_corrections = None
+        self.amid_corrections = self.amid_closing = None
         self.commits_lost.clear()
         self.fetches_failing = self.look_ups_failing = 0
         self.registry_away = False
@@ -101,6 +103,8 @@ class Faults:
             return
         del self.points[point]
         self.did(f"{armed.action} {point}")
+        if point == "in_closing" and self.amid_closing is not None:
+            self.amid_closing()
         match armed.action:
             case "crash":
                 self.world.crash(process)

@@ -77,6 +77,7 @@ class Scenario:
         }
         world.coordinator = "one"
         world.faults.amid_corrections = self._amid_corrections
+        world.faults.amid_closing = self._amid_closing
         world.start("one")
         world.give("one")
         await asyncio.gather(self._produce(), self._operate(waiting), self._trouble())
@@ -302,6 +303,13 @@ class Scenario:
         if not rng.randrange(2):
             point = rng.choice(("after_commit", "in_batch", "in_correcting", "in_correcting"))
             world.faults.points[point] = Armed(CRASH, rng.choice((1, 1, 2, 3)))
+
+    def _amid_closing(self) -> None:
+        """Another version is to take over where the record that closes is not applied yet, and comes
+        late."""
+        version = self._rng.choice([one.version for one in self._world.sets if one.name == "a"])
+        self._world.batches_to_drop = 1
+        self._ask(Action.ACTIVATE, version)
 
     def _registry_back(self) -> None:
         self._world.faults.registry_away = False
