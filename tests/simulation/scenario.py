@@ -305,8 +305,7 @@ class Scenario:
             world.faults.points[point] = Armed(CRASH, rng.choice((1, 1, 2, 3)))
 
     def _amid_closing(self) -> None:
-        """Another version is to take over where the record that closes is not applied yet, and comes
-        late."""
+        """Another version is to take over before the record that closes is applied: it is late."""
         version = self._rng.choice([one.version for one in self._world.sets if one.name == "a"])
         self._world.batches_to_drop = 1
         self._ask(Action.ACTIVATE, version)
