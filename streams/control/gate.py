@@ -112,9 +112,9 @@ class _Checks:
             message = f"there is no version {target} of {name}: {hint}"
             yield _reason(Code.UNKNOWN_VERSION, message, target)
         elif target in self.route.retired:
-            others = {one.version: None for one in self.route.live}
-            others.pop(self.route.serving, None)
-            instead = f"name one that is live ({', '.join(others)}), or " if others else ""
+            live = dict.fromkeys(one.version for one in self.route.live)
+            others = ", ".join(one for one in live if one != self.route.serving)
+            instead = f"name one that is live ({others}), or " if others else ""
             message = f"{name}@{target} is retired: {instead}publish its content as a new version"
             yield _reason(Code.RETIRED_VERSION, message, target)
 

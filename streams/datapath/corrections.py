@@ -2,7 +2,7 @@
 
 They are made of the panes as of the fence, beside the batches that follow it. What is on disk is
 as of the fence, and stays so: memory is flushed there first, and not again until all of them are
-made; see runtime/owner.py. After a crash a replay stops there and flushes. In order of as-of
+made; see runtime/correcting.py. After a crash a replay stops there and flushes. In order of as-of
 time, then of entity bytes, and in as many transactions as it takes; all but the last commit where
 to go on.
 """
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 PAIRS_PER_STEP = 50_000
-"""How many rows one transaction reads: live batches wait for that."""
+"""How many (row, as-of time) pairs one transaction may touch: live batches wait for that."""
 
-ROWS_PER_TIME = 2_000
-"""What an as-of time costs before any row is read, in rows."""
+PAIRS_PER_TIME = 2_000
+"""What an as-of time counts for before any row of it is read."""
 
 
 def planned(withdrawn: LiveView, target: SetPath, at: Standing) -> Correcting | None:
@@ -143,7 +143,7 @@ class Corrections:
             done = pending.entities_done if as_of_ms == pending.as_of_ms else 0
             for part in _corrected(target, off, withdrawn, as_of_ms, done, self._pairs_per_step):
                 held.append(part.vectors)
-                pairs += part.rows
+                pairs += part.pairs
                 if pairs < self._pairs_per_step:
                     continue
                 upcoming = as_of_ms + withdrawn.view.every_ms if part.last else as_of_ms
@@ -194,13 +194,13 @@ def _whole(pending: Correcting, withdrawn: LiveView, sources: Sequence[LiveView]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """Corrections of some entities of one as-of time, made of so many rows.
+    """Corrections of some entities of one as-of time, which count as so many pairs.
 
     `done` is how many of its entities are done with them, `last` whether all are.
     """
 
     vectors: pl.DataFrame
-    rows: int
+    pairs: int
     done: int
     last: bool
 
@@ -237,7 +237,7 @@ def _corrected(
         made = target.windows.correct(rows, known, as_of_ms)
         yield _Part(
             vectors=off.fill(made, stand_ins, as_of_ms - view.every_ms, as_of_ms),
-            rows=ROWS_PER_TIME + sum(one.height for one in frames),
+            pairs=PAIRS_PER_TIME + sum(one.height for one in frames),
             done=counted,
             last=run.last,
         )

@@ -134,6 +134,7 @@ class Flushing:
             self._on_written()
 
     async def _finish_first(self) -> None:
+        self._write_first()  # nobody has, where the one before has failed
         await self._wait()
         assert self._writing is not None
         writing, self._writing = self._writing, None

@@ -106,6 +106,22 @@ async def test_a_second_one_begins_without_waiting_and_is_written_after_the_firs
     assert not disk.flushing.busy
 
 
+async def test_a_second_one_brings_what_the_first_has_failed_to() -> None:
+    disk = Disk()
+    disk.full = True
+    disk.may_write.set()
+    await disk.flushing.begin()
+    disk.position = 2
+    await disk.flushing.begin()
+    await disk.told.wait()
+    with pytest.raises(RewindowError, match="full"):
+        await disk.flushing.settle()
+    disk.full = False
+    await disk.flushing.begin()
+    await disk.flushing.finish()
+    assert disk.ingested == [2]
+
+
 async def test_a_third_one_waits_for_the_first() -> None:
     disk = Disk()
     disk.may_write.set()

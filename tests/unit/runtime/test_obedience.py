@@ -16,29 +16,30 @@ from aiokafka.errors import KafkaError
 
 from streams.control.set_record import Toggle
 from streams.datapath.progress import Closed
-from streams.definitions.model import Function
 from streams.errors import RewindowError
 from tests.small import feature, feature_set
-from tests.unit.runtime.town import CrashError, Town, made, quiet, with_flushes
+from tests.unit.runtime.town import (
+    B_ONE,
+    B_TWO,
+    COUNT,
+    LOG,
+    ONE,
+    THREE,
+    TOP,
+    TWO,
+    V1,
+    V2,
+    V3,
+    CrashError,
+    Town,
+    made,
+    quiet,
+    with_flushes,
+)
 from tests.unit.runtime.world import MAX_AHEAD_MS, marker
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-COUNT = feature("n")
-SUM = feature("s", Function.SUM, "x")
-TOP = feature("t", Function.MAX, "x")
-LOW = feature("u", Function.MIN, "x")
-
-V1, V2, V3, V4 = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
-ONE = feature_set(COUNT, name="a", version=V1)
-TWO = feature_set(COUNT, SUM, name="a", version=V2)
-"""Shares the count of `ONE`, and has a bundle of its own for the sum."""
-THREE = feature_set(SUM, TOP, name="a", version=V3)
-"""Shares the sum of `TWO`."""
-LOG = [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)]
-B_ONE = feature_set(TOP, name="b", version=V1)
-B_TWO = feature_set(TOP, LOW, name="b", version=V2)
 
 Make = Callable[..., Town]
 

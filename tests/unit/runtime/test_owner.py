@@ -18,7 +18,6 @@ from streams.control.records import Fenced, Ready
 from streams.datapath import corrections
 from streams.datapath.bundle_state import Flush
 from streams.datapath.progress import Closed, Progress
-from streams.definitions.model import Function
 from streams.errors import RefusedError
 from streams.runtime import owner as owner_module
 from streams.runtime import warming
@@ -32,26 +31,11 @@ from streams.runtime.transport import Fetched
 from streams.runtime.warming import Warming
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import FIELDS
-from tests.unit.runtime.town import ReadsWorld, Town, made, quiet
+from tests.unit.runtime.town import COUNT, LOG, ONE, SUM, TWO, V1, V2, ReadsWorld, Town, made, quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-COUNT = feature("n")
-SUM = feature("s", Function.SUM, "x")
-TOP = feature("t", Function.MAX, "x")
-LOW = feature("u", Function.MIN, "x")
-
-V1, V2, V3, V4 = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
-ONE = feature_set(COUNT, name="a", version=V1)
-TWO = feature_set(COUNT, SUM, name="a", version=V2)
-"""Shares the count of `ONE`, and has a bundle of its own for the sum."""
-THREE = feature_set(SUM, TOP, name="a", version=V3)
-"""Shares the sum of `TWO`."""
-LOG = [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)]
-B_ONE = feature_set(TOP, name="b", version=V1)
-B_TWO = feature_set(TOP, LOW, name="b", version=V2)
 
 Make = Callable[..., Town]
 
@@ -109,6 +93,10 @@ class Estate:
 
     def fenced(self) -> list[Fenced]:
         return [one for some in self.committed for one in some if isinstance(one, Fenced)]
+
+    def corrected(self) -> bool:
+        """Whether the corrections of the second epoch are made."""
+        return any(one.epoch == 2 and one.corrections for one in self.fenced())
 
     async def running(self, progress: Progress) -> tuple[PartitionOwner, asyncio.Task[None]]:
         async def stopped() -> None: ...
@@ -344,6 +332,18 @@ async def correcting(one: Estate, monkeypatch: pytest.MonkeyPatch) -> tuple[Part
     return owner, task
 
 
+async def held_up(one: Estate, monkeypatch: pytest.MonkeyPatch) -> tuple[PartitionOwner, Any]:
+    """The same, at the moment at which corrections may be made, and nobody makes them."""
+
+    async def nothing_done(_: Any) -> None: ...
+
+    owner, task = await correcting(one, monkeypatch)
+    monkeypatch.setattr(Corrector, "make", nothing_done)
+    one.tell(owner)
+    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    return owner, task
+
+
 async def taken(one: Estate, owner: PartitionOwner, *items: Any) -> None:
     await queued(one, owner, *items)
     await quiet()
@@ -372,7 +372,7 @@ async def test_batches_come_between_corrections(
     one.tell(owner)
     for at in (46, 47):
         await queued(one, owner, ("ann", at, 1))
-    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    await until(one.corrected)
     positions = [
         position
         for position, progress in zip(one.positions, one.progress, strict=True)
@@ -392,10 +392,7 @@ async def test_batches_wait_for_corrections_once_memory_is_full(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
-    owner, task = await correcting(one, monkeypatch)
-    monkeypatch.setattr(Corrector, "make", nothing_done)
-    one.tell(owner)
-    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     assert one.progress[-1].correcting is not None
     await taken(one, owner, ("a", 47, 1))
@@ -408,11 +405,8 @@ async def test_what_follows_the_fence_is_not_flushed_where_an_owner_stops_amid_c
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(sets=(ONCE,))
-    owner, task = await correcting(one, monkeypatch)
+    owner, task = await held_up(one, monkeypatch)
     fence = owner.position
-    monkeypatch.setattr(Corrector, "make", nothing_done)
-    one.tell(owner)
-    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
     await taken(one, owner, ("ann", 46, 1))
     states = owner._pipeline.bundles if owner._pipeline else []
     assert {state.next_offset for state in states} == {fence + 1}
@@ -421,18 +415,12 @@ async def test_what_follows_the_fence_is_not_flushed_where_an_owner_stops_amid_c
     task.cancel()
 
 
-async def nothing_done(_: Any) -> None: ...
-
-
 async def test_an_owner_to_whom_nothing_comes_is_caught_up_amid_corrections(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(sets=(ONCE,))
-    owner, task = await correcting(one, monkeypatch)
     make_some = Corrector.make
-    monkeypatch.setattr(Corrector, "make", nothing_done)
-    one.tell(owner)
-    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    owner, task = await held_up(one, monkeypatch)
     await quiet()
     monkeypatch.setattr(Corrector, "make", make_some)
     assert owner.caught_up
@@ -453,7 +441,7 @@ async def test_an_owner_to_whom_nothing_comes_is_caught_up_amid_corrections(
 
     watching = asyncio.create_task(watch())
     one.tell(owner)
-    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    await until(one.corrected)
     await watching
     assert len(seen) > 1
     assert all(seen), "nothing is in hand that came from the stream"
@@ -470,10 +458,7 @@ async def test_an_owner_stops_though_memory_is_full_amid_corrections(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
-    owner, task = await correcting(one, monkeypatch)
-    monkeypatch.setattr(Corrector, "make", nothing_done)
-    one.tell(owner)
-    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     gate, commit = asyncio.Semaphore(0), one.commit
 
@@ -508,9 +493,7 @@ async def test_corrections_are_made_whoever_settles_the_flush_at_the_fence(
         assert owner._flushing is not None
         await owner._flushing.finish()
         await owner._obey()
-    async with asyncio.timeout(3):
-        while not [it for it in one.fenced() if it.epoch == 2 and it.corrections]:
-            await asyncio.sleep(0.001)
+    await until(one.corrected)
     await owner.stop()
     task.cancel()
 
@@ -520,10 +503,7 @@ async def test_nothing_is_obeyed_between_the_reading_of_a_batch_and_its_applicat
 ) -> None:
     # A version that joins there would take records that were not decoded for it.
     one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
-    owner, task = await correcting(one, monkeypatch)
-    monkeypatch.setattr(Corrector, "make", nothing_done)
-    one.tell(owner)
-    await until(lambda: owner._pipeline and owner._pipeline.corrections_ready)
+    owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     done: list[str] = []
 
@@ -566,9 +546,7 @@ async def test_corrections_are_made_where_idleness_lets_a_fence_come_and_the_dis
     assert owner.progress.epochs == {"a": 2}
     assert owner._pipeline is not None
     assert owner._pipeline.corrections_ready
-    async with asyncio.timeout(3):
-        while not [it for it in one.fenced() if it.epoch == 2 and it.corrections]:
-            await asyncio.sleep(0.001)
+    await until(one.corrected)
     await owner.stop()
     task.cancel()
 
@@ -588,7 +566,7 @@ async def test_no_other_flush_begins_where_a_fence_waits_for_the_disk(
     assert owner.progress.epochs == {"a": 1}
     assert one.town.stats.flushes == flushes
     may_write.set()
-    await until(lambda: [it for it in one.fenced() if it.epoch == 2 and it.corrections])
+    await until(one.corrected)
     assert owner.progress.epochs == {"a": 2}
     await owner.stop()
     task.cancel()

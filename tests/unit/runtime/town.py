@@ -12,8 +12,10 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from streams.control.records import Failed, Fenced, Ready
 from streams.control.set_record import Held, LiveVersion, Pin, SetRecord, Toggle
+from streams.datapath.batch import Marker
 from streams.datapath.log_index import LogIndex
 from streams.datapath.progress import Progress
+from streams.definitions.model import Function
 from streams.runtime import replay, verdicts, warming
 from streams.runtime.context import Limits
 from streams.runtime.crashpoints import CrashPoints
@@ -21,7 +23,8 @@ from streams.runtime.obedience import Obedience, acknowledged
 from streams.runtime.recovery import Recovery
 from streams.runtime.roster import roster
 from streams.runtime.stats import Stats
-from tests.unit.datapath.rig import FIELDS, plans_of
+from tests.small import feature, feature_set
+from tests.unit.datapath.rig import FIELDS, Click, plans_of
 from tests.unit.runtime.world import World
 
 if TYPE_CHECKING:
@@ -35,6 +38,22 @@ if TYPE_CHECKING:
     from streams.datapath.records import Records
     from streams.datapath.step import Step
     from streams.definitions.model import FeatureSet
+
+COUNT = feature("n")
+SUM = feature("s", Function.SUM, "x")
+TOP = feature("t", Function.MAX, "x")
+LOW = feature("u", Function.MIN, "x")
+
+V1, V2, V3 = "1.0.0", "1.1.0", "1.2.0"
+ONE = feature_set(COUNT, name="a", version=V1)
+TWO = feature_set(COUNT, SUM, name="a", version=V2)
+"""Shares the count of `ONE`, and has a bundle of its own for the sum."""
+THREE = feature_set(SUM, TOP, name="a", version=V3)
+"""Shares the sum of `TWO`."""
+B_ONE = feature_set(TOP, name="b", version=V1)
+B_TWO = feature_set(TOP, LOW, name="b", version=V2)
+
+LOG: list[Click | Marker] = [("ann", 3, 1), ("bob", 4, 2), ("ann", 12, 4)]
 
 
 class CrashError(Exception):
