@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,7 @@ def worker(
     # One for all that goes to stderr, or log lines would run into the live table.
     console = Console(stderr=True)
     _log_to(console, verbose=verbose)
+    _one_thread_in_frames()
     from streams.runtime.worker import Worker
 
     faulthandler.enable(2)  # stderr: a crash in native code says where it was
@@ -73,6 +75,12 @@ def worker(
 
     asyncio.run(_run(Worker(settings, instance=instance), settings.app, console, as_json=json))
     say("stopped")
+
+
+def _one_thread_in_frames() -> None:
+    """Partitions are worked on side by side; threads within a frame's operations cost more than
+    they bring. polars settles it when it is imported, so this comes before."""
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 def _spare_the_collector() -> None:

@@ -75,7 +75,7 @@ class Resources:
         *,
         cache_bytes: int = 128 << 20,
         write_buffer_bytes: int = 16 << 20,
-        open_files: int = 64,
+        open_files: int = 256,
     ) -> None:
         self._cache = rocksdict.Cache(cache_bytes)
         self._write_buffers = rocksdict.WriteBufferManager(write_buffer_bytes, False)
@@ -96,7 +96,7 @@ class Resources:
         options.set_write_buffer_size(1 << 20)
         options.set_max_open_files(self._open_files)
         options.set_compression_type(rocksdict.DBCompressionType.lz4())
-        options.set_target_file_size_base(32 << 20)
+        options.set_target_file_size_base(8 << 20)
         options.set_max_background_jobs(2)
         options.set_keep_log_file_num(2)
         options.set_max_log_file_size(1 << 20)

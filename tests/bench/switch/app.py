@@ -80,6 +80,8 @@ class App:
             notes=self.notes,
         )
         self.notes.unlink(missing_ok=True)
+        # The command line sees to it before polars is imported, which noting.py does at once.
+        environ = {"POLARS_MAX_THREADS": "1", **environ}
         return WorkerProcess(spec, self.directory / "logs", **environ)
 
     def recoveries(self, worker: WorkerProcess) -> list[Recovered]:
