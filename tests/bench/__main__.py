@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streams.devstack import Addresses, DevStack
-from streams.errors import InvalidInputError, RewindowError
+from streams.errors import RewindowError
 from tests.bench.load import LEAST_EVENTS
 from tests.bench.switch import run as switching
 from tests.bench.systems import Bench, Result, run_faust, run_rewindow
 from tests.integration.kafka_tools import KafkaTools
+from tests.servers import some_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,7 +56,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _bench() -> Iterator[Bench]:
-    with _addresses() as addresses, tempfile.TemporaryDirectory(prefix="rewindow-") as directory:
+    _say("starting Kafka and registry, unless yours are given")
+    with some_servers() as addresses, tempfile.TemporaryDirectory(prefix="rewindow-") as directory:
         yield Bench(
             kafka=KafkaTools(addresses),
             directory=Path(directory),
@@ -79,22 +79,6 @@ def _report(ours: Result, peers: dict[str, Result]) -> dict[str, Any]:
     mine = systems["rewindow"]["events_per_s"]
     ratios = {name: round(mine / systems[name]["events_per_s"], 1) for name in peers}
     return {"systems": systems, "ratios": ratios}
-
-
-@contextlib.contextmanager
-def _addresses() -> Iterator[Addresses]:
-    servers = os.environ.get("REWINDOW_BOOTSTRAP_SERVERS")
-    registry = os.environ.get("REWINDOW_REGISTRY_URL")
-    if servers and registry:
-        yield Addresses(bootstrap_servers=servers, registry_url=registry)
-        return
-    if servers or registry:
-        raise InvalidInputError(
-            "set both REWINDOW_BOOTSTRAP_SERVERS and REWINDOW_REGISTRY_URL, or none"
-        )
-    _say("starting Kafka and registry")
-    with DevStack.temporary() as stack:
-        yield stack.addresses
 
 
 def _arguments() -> argparse.Namespace:

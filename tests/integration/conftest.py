@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streams.devstack import Addresses, DevStack
+from streams.errors import InvalidInputError
 from tests.integration.kafka_tools import KafkaTools
+from tests.servers import given_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """Kafka and registry shared by all tests: leave them running and well."""
-    bootstrap_servers = os.environ.get("REWINDOW_BOOTSTRAP_SERVERS")
-    registry_url = os.environ.get("REWINDOW_REGISTRY_URL")
-    if bootstrap_servers and registry_url:
-        yield Addresses(bootstrap_servers=bootstrap_servers, registry_url=registry_url)
+    try:
+        given = given_servers()
+    except InvalidInputError as error:
+        pytest.exit(str(error), error.exit_code)
+    if given is not None:
+        yield given
         return
-    if bootstrap_servers or registry_url:
-        pytest.exit("Set both REWINDOW_BOOTSTRAP_SERVERS and REWINDOW_REGISTRY_URL, or none.", 2)
     with DevStack(tmp_path_factory.mktemp("stack")) as own:
         yield own.addresses
 

@@ -2,7 +2,7 @@
 
     python -m tests.integration.on_servers pytest -n 3
 
-Exits as the command does. Where `REWINDOW_BOOTSTRAP_SERVERS` is set, it starts nothing.
+Exits as the command does. Where the environment names servers, it starts none.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import os
 import subprocess
 import sys
 
-from streams.devstack import DevStack
+from streams.errors import RewindowError
+from tests.servers import BOOTSTRAP_SERVERS, REGISTRY_URL, some_servers
 
 
 def main() -> int:
     """Run what the arguments say; its exit code."""
-    command, environ = sys.argv[1:], dict(os.environ)
-    if "REWINDOW_BOOTSTRAP_SERVERS" in environ:
-        return subprocess.call(command)
-    with DevStack.temporary() as stack:
-        environ["REWINDOW_BOOTSTRAP_SERVERS"] = stack.bootstrap_servers
-        environ["REWINDOW_REGISTRY_URL"] = stack.registry_url
-        return subprocess.call(command, env=environ)
+    try:
+        with some_servers() as addresses:
+            shared = {
+                BOOTSTRAP_SERVERS: addresses.bootstrap_servers,
+                REGISTRY_URL: addresses.registry_url,
+            }
+            return subprocess.call(sys.argv[1:], env={**os.environ, **shared})
+    except RewindowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

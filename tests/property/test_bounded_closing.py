@@ -98,7 +98,7 @@ def test_a_cut_closing_says_what_a_whole_one_says_in_the_same_order(
     assert Counter(cut.late) == Counter(whole.late)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sets=sets(), batches=BATCHES, data=st.data(), limit=st.integers(1, 12))
 def test_a_closing_goes_on_from_any_cursor_where_it_was(
     sets: tuple[FeatureSet, ...], batches: list[list[Click]], data: st.DataObject, limit: int

@@ -196,7 +196,7 @@ def rows(rig: Rig) -> Iterator[Row]:
         )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_small_versions(data: st.DataObject) -> None:
     sets = data.draw(small_versions())
