@@ -8,6 +8,7 @@ Exits as the command does. Where the environment names servers, it starts none.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -23,6 +24,8 @@ def main() -> int:
                 BOOTSTRAP_SERVERS: addresses.bootstrap_servers,
                 REGISTRY_URL: addresses.registry_url,
             }
+            # Ctrl-C is for the command, which has things to put away before it ends.
+            signal.signal(signal.SIGINT, lambda *_: None)
             return subprocess.call(sys.argv[1:], env={**os.environ, **shared})
     except RewindowError as error:
         print(f"error: {error}", file=sys.stderr)
