@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,13 @@ class Batch:
         return self._part(max(offset, self.first_offset), self.next_offset)
 
     def _part(self, low: int, high: int) -> Batch:
+        offsets, of_events = self.offsets, self.events[OFFSET]
+        first = int(of_events.search_sorted(low))
         return Batch(
             first_offset=low,
             next_offset=high,
-            offsets=[offset for offset in self.offsets if low <= offset < high],
-            events=self.events.filter((pl.col(OFFSET) >= low) & (pl.col(OFFSET) < high)),
+            offsets=offsets[bisect_left(offsets, low) : bisect_left(offsets, high)],
+            events=self.events.slice(first, int(of_events.search_sorted(high)) - first),
             markers=tuple(m for m in self.markers if low <= m.offset < high),
             dead=tuple(d for d in self.dead if low <= d.offset < high),
         )

@@ -456,7 +456,6 @@ class PartitionOwner:
             pipeline=pipeline,
             stores=replay.stores,
             schema_ids=lambda: self._reader.schema_ids,
-            run=self._run,
             instance=self._context.instance,
         )
 

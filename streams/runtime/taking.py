@@ -1,7 +1,7 @@
 """When one partition's owner takes checkpoints, and of what.
 
-Files are set aside with the owner's turn in hand, right after a flush: hard links, so that takes
-milliseconds. All else happens in the background (see snapshots.py).
+Files are set aside right after a flush was taken in, and before the next one is: hard links, so
+that takes milliseconds, beside batches. All else happens in the background, too (see snapshots.py).
 
 1. In each period once: after the next flush, or where nothing comes, at the next look.
 2. As decided: at the fence of a switch, or when somebody asks for one. These are kept.
@@ -13,8 +13,9 @@ at which its flush began.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,10 +26,8 @@ from streams.state.checkpoint import Facts
 from streams.state.overview import VERSIONS_NOTE
 
 if TYPE_CHECKING:
-    from streams.datapath.bundle_state import BundleState
     from streams.datapath.pipeline import Pipeline
-    from streams.runtime.flushing import Then
-    from streams.runtime.replay import Run
+    from streams.runtime.flushing import Then, Use
     from streams.runtime.snapshots import Partition, Snapshots
     from streams.state.bundle import Bundle
     from streams.state.checkpoint import Aside
@@ -43,8 +42,8 @@ class Taking:
     """Takes checkpoints for as long as one claim; every method needs the owner's turn.
 
     `flush` begins to bring all of the pipeline's bundles to disk as they are at the committed
-    position, and calls what it is given when they are there; `stores` are the open ones by
-    digest, `schema_ids` what the records were written with that were read here.
+    position, and makes use of them when they are there (see flushing.py); `stores` are the open
+    ones by digest, `schema_ids` what the records were written with that were read here.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Taking:
         pipeline: Pipeline,
         stores: Mapping[str, Bundle],
         schema_ids: Callable[[], Collection[int]],
-        run: Run,
         instance: str,
     ) -> None:
         self._snapshots = snapshots
@@ -65,7 +63,6 @@ class Taking:
         self._pipeline = pipeline
         self._stores = stores
         self._schema_ids = schema_ids
-        self._run = run
         self._instance = instance
         self._slot = snapshots.slot
         self._taken_at: int | None = None
@@ -83,10 +80,11 @@ class Taking:
         """Begin a flush, and take what is due when it is made."""
         await self._flush(partial(self._flushed, self._pipeline.position))
 
-    async def _flushed(self, position: int) -> None:
-        if self.due:
-            self._slot, checkpoint = self._snapshots.slot, self._snapshots.slot_id
-            await self._take(Facts(reason=PERIODIC, checkpoint=checkpoint), position)
+    def _flushed(self, position: int) -> Use | None:
+        if not self.due:
+            return None
+        self._slot, checkpoint = self._snapshots.slot, self._snapshots.slot_id
+        return self._take(Facts(reason=PERIODIC, checkpoint=checkpoint), position)
 
     async def look(self) -> None:
         """Nothing comes: take what is due all the same."""
@@ -130,7 +128,7 @@ class Taking:
             )
         )
 
-    async def _take(
+    def _take(
         self,
         facts: Facts,
         position: int,
@@ -138,7 +136,7 @@ class Taking:
         digests: Collection[str] | None = None,
         keeps_before: bool = False,
         on_end: Callable[[Stored], None] = lambda _: None,
-    ) -> None:
+    ) -> Use:
         """Take what is on disk, which was flushed at `position`; what has joined since may
         have nothing there yet."""
         states = [
@@ -146,45 +144,45 @@ class Taking:
             for state in self._pipeline.bundles
             if state.store.meta is not None and (digests is None or state.bundle.digest in digests)
         ]
-        checkpoint = facts.checkpoint
-        assert checkpoint is not None
-        try:
-            asides = await self._run(lambda: [self._set_aside(state) for state in states])
-        except RewindowError as error:
-            # The data path needs no checkpoint; what keeps it from one may well end it later.
-            log.warning("checkpoint %s of %s/%d: %s", checkpoint, *self._partition, error)
-            self._snapshots.note(checkpoint, str(error))
-            on_end(Stored(checkpoint=checkpoint, error=str(error)))
-            return
+        found = [state.bundle.digest for state in states]
         if digests is None:
             self._taken_at = position
 
         def ended(stored: Stored) -> None:
-            if stored.error and digests is None:
+            if stored.error and digests is None and self._taken_at == position:
                 self._taken_at = None
             on_end(stored)
 
-        self._snapshots.submit(
-            Upload(
-                partition=self._partition,
-                asides=asides,
-                facts=replace(
-                    facts,
-                    schema_ids=tuple(sorted(self._schema_ids())),
-                    notes={"instance": self._instance, **facts.notes},
-                ),
-                notes={
-                    one.of.bundle: {VERSIONS_NOTE: self._users(one.of.bundle)} for one in asides
-                },
-                keeps_before=keeps_before,
-                on_end=ended,
-            )
+        upload = Upload(
+            partition=self._partition,
+            asides=(),
+            facts=replace(
+                facts,
+                schema_ids=tuple(sorted(self._schema_ids())),
+                notes={"instance": self._instance, **facts.notes},
+            ),
+            notes={digest: {VERSIONS_NOTE: self._users(digest)} for digest in found},
+            keeps_before=keeps_before,
+            on_end=ended,
         )
+        return self._submit(upload, [(self._stores[digest], digest) for digest in found])
 
-    def _set_aside(self, state: BundleState) -> Aside:
-        digest = state.bundle.digest
-        return self._snapshots.checkpoints.set_aside(
-            self._stores[digest],
-            self._snapshots.bundle_id(self._partition, digest),
-            self._snapshots.staging,
-        )
+    async def _submit(self, upload: Upload, bundles: Sequence[tuple[Bundle, str]]) -> None:
+        """Set the files of `bundles`, which come with their digests, aside to be uploaded."""
+        checkpoint = upload.facts.checkpoint
+        assert checkpoint is not None
+        set_aside, of = self._snapshots.checkpoints.set_aside, self._snapshots.bundle_id
+
+        def all_aside() -> list[Aside]:
+            staging = self._snapshots.staging
+            return [set_aside(one, of(self._partition, digest), staging) for one, digest in bundles]
+
+        try:
+            asides = await asyncio.to_thread(all_aside)
+        except RewindowError as error:
+            # The data path needs no checkpoint; what keeps it from one may well end it later.
+            log.warning("checkpoint %s of %s/%d: %s", checkpoint, *self._partition, error)
+            self._snapshots.note(checkpoint, str(error))
+            upload.on_end(Stored(checkpoint=checkpoint, error=str(error)))
+        else:
+            self._snapshots.submit(replace(upload, asides=asides))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from streams.clock import Clock
     from streams.state.bundle import Bundle
-    from streams.state.objects import Advance, Archive
+    from streams.state.objects import Advance, Archive, Stored
     from streams.state.store import Meta
 
 Progress: TypeAlias = "Callable[[int, int], None]"
@@ -93,7 +93,7 @@ class Checkpoints:
     an upload must be done in half of it. `step` is told each step before it is done.
     """
 
-    __slots__ = ("_hashes", "_token", "app", "archive", "clock", "limit_ms", "step")
+    __slots__ = ("_hashes", "_seen", "_token", "app", "archive", "clock", "limit_ms", "step")
 
     def __init__(
         self,
@@ -112,6 +112,8 @@ class Checkpoints:
         self.step = step
         self._token = token
         self._hashes: dict[BundleId, dict[_Inode, str]] = {}
+        self._seen: dict[str, dict[Stored, Manifest | Unreadable]] = {}
+        """The manifests that were last found below a prefix."""
 
     def new_id(self) -> str:
         return new_id(self.clock.now_ms(), self._token())
@@ -215,16 +217,20 @@ class Checkpoints:
             raise
 
     def all(self, of: BundleId | None = None) -> list[Manifest | Unreadable]:
-        """Every manifest of the app, or of one bundle: by bundle, oldest first."""
+        """Every manifest of the app, or of one bundle: by bundle, oldest first.
+
+        What nobody has written to since the last time is not read again.
+        """
         prefix = f"{self.app}/manifests" if of is None else of.manifests()
-        found = []
+        seen, found = self._seen.get(prefix, {}), {}
         for stored in self.archive.list(prefix):
             split = split_key(stored.key)
             if split is not None and len(split[1]) == 1:
-                read = self.read(split[0], split[1][0].removesuffix(".json"))
-                if read is not None:
-                    found.append(read)
-        return sorted(found, key=lambda one: (one.of, one.checkpoint))
+                one = seen.get(stored) or self.read(split[0], split[1][0].removesuffix(".json"))
+                if one is not None:
+                    found[stored] = one
+        self._seen[prefix] = {stored: one for stored, one in found.items() if stored.stamp}
+        return sorted(found.values(), key=lambda one: (one.of, one.checkpoint))
 
     def read(self, of: BundleId, checkpoint: str) -> Manifest | Unreadable | None:
         """One manifest; None if there is none."""

@@ -63,7 +63,6 @@ class Rig:
             pipeline=world.pipeline,
             stores=world.recovery.replay.stores,
             schema_ids=lambda: (7, 3),
-            run=world.run,
             instance="one",
         )
 
@@ -92,4 +91,5 @@ class Rig:
     async def _flush(self, then: Then) -> None:
         assert self.world.pipeline is not None
         self.world.pipeline.flush()
-        await then()
+        if (use := then()) is not None:
+            await use

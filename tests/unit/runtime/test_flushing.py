@@ -14,7 +14,9 @@ from streams.runtime.flushing import Flushing
 from streams.runtime.stats import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
+
+    from streams.runtime.flushing import Then
 
 
 class Clock:
@@ -72,7 +74,7 @@ async def test_it_is_ingested_at_the_turn_after_it_was_written() -> None:
     disk = Disk()
     seen: list[list[int]] = []
 
-    async def then() -> None:
+    def then() -> None:
         seen.append(list(disk.ingested))
 
     await disk.flushing.begin(then)
@@ -137,7 +139,7 @@ async def test_who_asks_at_the_same_position_gets_the_one_that_is_being_made() -
     disk = Disk()
     seen: list[str] = []
 
-    def noting(name: str) -> Callable[[], Awaitable[None]]:
+    def noting(name: str) -> Then:
         async def note() -> None:
             seen.append(name)
 
@@ -161,6 +163,81 @@ async def test_what_goes_wrong_is_told_to_who_settles_it() -> None:
         await disk.flushing.settle()
     assert disk.ingested == []
     assert not disk.flushing.busy
+
+
+class User:
+    """Uses what is on disk until it may end."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.may_end = asyncio.Event()
+        self.saw: list[list[int]] = []
+        self.broken = False
+
+    async def __call__(self) -> None:
+        self.saw.append(list(self.disk.ingested))
+        await self.may_end.wait()
+        self.saw.append(list(self.disk.ingested))
+        if self.broken:
+            raise RuntimeError("it is broken")
+
+
+async def _in_use() -> tuple[Disk, User]:
+    """A flush at 1 that is settled and used, and one at 2 that is written."""
+    disk = Disk()
+    user = User(disk)
+    disk.may_write.set()
+    await disk.flushing.begin(user)
+    await disk.told.wait()
+    disk.told.clear()
+    await disk.flushing.settle()
+    disk.position = 2
+    await disk.flushing.begin()
+    await disk.told.wait()
+    disk.told.clear()
+    return disk, user
+
+
+async def test_the_next_one_is_written_but_not_settled_while_one_is_used() -> None:
+    disk, user = await _in_use()
+    await disk.flushing.settle()
+    assert disk.ingested == [1]
+    user.may_end.set()
+    await disk.told.wait()
+    await disk.flushing.settle()
+    assert user.saw == [[1], [1]]
+    assert disk.ingested == [1, 2]
+
+
+async def test_who_wants_a_still_disk_waits_for_who_uses_it() -> None:
+    disk, user = await _in_use()
+    finishing = asyncio.create_task(disk.flushing.finish())
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    user.may_end.set()
+    await finishing
+    assert user.saw == [[1], [1]]
+    assert disk.ingested == [1, 2]
+
+
+async def test_who_closes_waits_for_who_uses_the_disk() -> None:
+    disk, user = await _in_use()
+    closing = asyncio.create_task(disk.flushing.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    user.may_end.set()
+    await closing
+    assert user.saw == [[1], [1]]
+    assert disk.ingested == [1]
+
+
+async def test_what_goes_wrong_with_a_use_is_told_at_the_next_turn() -> None:
+    disk, user = await _in_use()
+    user.broken = True
+    user.may_end.set()
+    await disk.told.wait()
+    with pytest.raises(RuntimeError, match="broken"):
+        await disk.flushing.settle()
 
 
 async def test_who_closes_waits_for_the_thread_and_ingests_nothing() -> None:

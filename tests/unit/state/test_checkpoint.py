@@ -8,7 +8,7 @@ import json
 import secrets
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -100,6 +100,31 @@ def test_files_that_the_last_one_had_are_not_read_again(
         file.name for file in second.files if file.immutable
     } - old
     assert world.checkpoints.verify(second) == []
+
+
+def test_a_manifest_is_read_again_only_where_it_was_written_to(
+    either: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = either.taken(1), either.taken(2)
+    assert either.checkpoints.all() == [first, second]
+    read: list[str] = []
+    get = type(either.archive).get
+
+    def noted(archive: Any, key: str) -> bytes | None:
+        read.append(key)
+        return get(archive, key)
+
+    monkeypatch.setattr(type(either.archive), "get", noted)
+    assert either.checkpoints.all() == [first, second]
+    assert read == []
+    harmed = either.of.manifest(first.checkpoint)
+    either.archive.put(harmed, first.to_bytes()[:-1])
+    unreadable, whole = either.checkpoints.all()
+    assert isinstance(unreadable, Unreadable)
+    assert (whole, read) == (second, [harmed])
+    either.archive.delete([harmed])
+    assert either.checkpoints.all() == [second]
+    assert read == [harmed]
 
 
 def test_the_same_state_again_stores_a_manifest_only(world: World) -> None:
