@@ -106,12 +106,11 @@ class SetPath:
         if selected[ENTITY].null_count():
             orphans = tuple(selected.filter(pl.col(ENTITY).is_null())[OFFSET])
             selected = selected.filter(pl.col(ENTITY).is_not_null())
-        is_late = self.windows.last_as_of() <= pl.col(CLOSED)
-        late = tuple(selected.filter(is_late)[OFFSET])
+        is_late = selected.select(self.windows.last_as_of() <= pl.col(CLOSED)).to_series()
         return Prepared(
             partials=self.live.build(selected),
             stand_ins=self.off.prepare(events),
-            late=late,
+            late=tuple(selected[OFFSET].filter(is_late)),
             without_entity=orphans,
         )
 

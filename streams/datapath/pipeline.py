@@ -151,7 +151,8 @@ class Pipeline:
                 # Its updates are those of one entity.
                 readings = self._read(prepared, after, math.inf)
                 assert readings is not None
-            yield self._apply(part, prepared, readings, after)
+            last = not waiting and not part.markers
+            yield self._apply(part, prepared, readings, after, last=last)
             if part.markers and (silence_ms := self.watermark.silence_ms) is not None:
                 yield from self.silence(silence_ms)
 
@@ -216,6 +217,8 @@ class Pipeline:
         prepared: Sequence[Prepared],
         readings: Sequence[Reading],
         after: Watermark,
+        *,
+        last: bool,
     ) -> Step:
         effective = self._at.effective_ms(after)
         vectors: dict[str, pl.DataFrame] = {}
@@ -246,6 +249,7 @@ class Pipeline:
             late=tuple(late),
             dead=tuple(dead),
             events=batch.events.height,
+            last=last,
         )
 
     def begin(self, definitions_offset: int) -> None:

@@ -42,7 +42,8 @@ class Fenced:
 class Step:
     """One transaction: what goes out, and the position and progress committed with it.
 
-    `vectors` are by set, those of a pinned version by its `names.outlet`.
+    `vectors` are by set, those of a pinned version by its `names.outlet`. `last` says that no
+    other step follows from what this one was made of; it may be false where none does.
     """
 
     position: int
@@ -52,3 +53,4 @@ class Step:
     dead: tuple[DeadLetter, ...] = ()
     events: int = 0
     acks: tuple[Fenced, ...] = ()
+    last: bool = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from streams.datapath.batch import Batch
 from streams.datapath.intake import Intake
 from streams.schema.decode import Decoder
 
 if TYPE_CHECKING:
-    from streams.datapath.batch import Batch
     from streams.datapath.records import Record
     from streams.runtime.replay import Run
     from streams.runtime.streams import Stream
@@ -36,12 +36,13 @@ class BatchReader:
 
     async def read(self, records: Sequence[Record], first_offset: int) -> Batch:
         """Decode records, after looking up the schemas that they were written with."""
-        unknown = self._intake.unknown_ids(records)
-        if unknown:
-            for schema_id, schema in (await self._look_up(unknown)).items():
-                self._intake.decoder.add(schema_id, schema)
-        return await self._run(
-            lambda: self._intake.batch(
-                records, first_offset=first_offset, partition=self._partition
-            )
-        )
+
+        def batch() -> Batch:
+            return self._intake.batch(records, first_offset=first_offset, partition=self._partition)
+
+        found = await self._run(lambda: self._intake.unknown_ids(records) or batch())
+        if isinstance(found, Batch):
+            return found
+        for schema_id, schema in (await self._look_up(found)).items():
+            self._intake.decoder.add(schema_id, schema)
+        return await self._run(batch)

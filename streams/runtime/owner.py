@@ -371,6 +371,8 @@ class PartitionOwner:
                 self._crash.reach("in_closing")
             elif step.progress.correcting is not None:
                 self._crash.reach("in_correcting")
+            if step.last:
+                break
         self._ahead = False
 
     async def _commit_apart(self, steps: Iterator[Step]) -> None:
