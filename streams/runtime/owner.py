@@ -237,10 +237,9 @@ class PartitionOwner:
             # What failed to be committed must not reach the disk either.
             if self._flushing is not None and not self._ahead:
                 if self._may_flush:
-                    await self._flushing.begin()
+                    taking = self._taking if for_good else None
+                    await (self._flushing.begin() if taking is None else taking.parting())
                 await self._flushing.finish()
-                if for_good and self._may_flush and self._taking is not None:
-                    await self._taking.parting()
             await self.close()
 
     async def close(self) -> None:

@@ -92,10 +92,13 @@ class Taking:
             await self.flush()
 
     async def parting(self) -> None:
-        """The worker stops, and all bundles have just been brought to disk."""
-        if self._pipeline.position != self._taken_at:
-            facts = Facts(reason=STOPPED, checkpoint=self._snapshots.parting_id)
-            await self._take(facts, self._pipeline.position)
+        """The worker stops: begin a flush, and take what is new when it is made."""
+        await self._flush(partial(self._parted, self._pipeline.position))
+
+    def _parted(self, position: int) -> Use | None:
+        if position == self._taken_at:
+            return None
+        return self._take(Facts(reason=STOPPED, checkpoint=self._snapshots.parting_id), position)
 
     async def asked(
         self,

@@ -81,10 +81,7 @@ async def test_a_clean_stop_takes_one(make: Callable[..., Rig]) -> None:
     rig = make()
     world = await rig.world.claim()
     await world.take(("ann", 3, 1))
-    taking = rig.taking()
-    assert world.pipeline is not None
-    world.pipeline.flush()
-    await taking.parting()
+    await rig.taking().parting()
     await world.stop()
     await rig.snapshots.finish(60)
     [made] = rig.manifests()
