@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -142,12 +142,12 @@ class Taking:
     ) -> Use:
         """Take what is on disk, which was flushed at `position`; what has joined since may
         have nothing there yet."""
-        states = [
-            state
-            for state in self._pipeline.bundles
-            if state.store.meta is not None and (digests is None or state.bundle.digest in digests)
-        ]
-        found = [state.bundle.digest for state in states]
+        flushed = [one.bundle.digest for one in self._pipeline.bundles if one.stored_at is not None]
+        found = {
+            digest: self._stores[digest]
+            for digest in flushed
+            if digests is None or digest in digests
+        }
         if digests is None:
             self._taken_at = position
 
@@ -168,17 +168,20 @@ class Taking:
             keeps_before=keeps_before,
             on_end=ended,
         )
-        return self._submit(upload, [(self._stores[digest], digest) for digest in found])
+        return self._submit(upload, found)
 
-    async def _submit(self, upload: Upload, bundles: Sequence[tuple[Bundle, str]]) -> None:
-        """Set the files of `bundles`, which come with their digests, aside to be uploaded."""
+    async def _submit(self, upload: Upload, stores: Mapping[str, Bundle]) -> None:
+        """Set the files of these bundles, by digest, aside to be uploaded."""
         checkpoint = upload.facts.checkpoint
         assert checkpoint is not None
         set_aside, of = self._snapshots.checkpoints.set_aside, self._snapshots.bundle_id
 
         def all_aside() -> list[Aside]:
             staging = self._snapshots.staging
-            return [set_aside(one, of(self._partition, digest), staging) for one, digest in bundles]
+            return [
+                set_aside(store, of(self._partition, digest), staging)
+                for digest, store in stores.items()
+            ]
 
         try:
             asides = await asyncio.to_thread(all_aside)

@@ -14,7 +14,7 @@ from streams.runtime.flushing import Flushing
 from streams.runtime.stats import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from streams.runtime.flushing import Then
 
@@ -209,26 +209,22 @@ async def test_the_next_one_is_written_but_not_settled_while_one_is_used() -> No
     assert disk.ingested == [1, 2]
 
 
-async def test_who_wants_a_still_disk_waits_for_who_uses_it() -> None:
+@pytest.mark.parametrize(
+    ("wait", "ingested"),
+    [(Flushing.finish, [1, 2]), (Flushing.close, [1])],
+    ids=["finish", "close"],
+)
+async def test_who_wants_a_still_disk_waits_for_who_uses_it(
+    wait: Callable[[Flushing], Coroutine[Any, Any, None]], ingested: list[int]
+) -> None:
     disk, user = await _in_use()
-    finishing = asyncio.create_task(disk.flushing.finish())
+    waiting = asyncio.create_task(wait(disk.flushing))
     await asyncio.sleep(0)
-    assert not finishing.done()
+    assert not waiting.done()
     user.may_end.set()
-    await finishing
+    await waiting
     assert user.saw == [[1], [1]]
-    assert disk.ingested == [1, 2]
-
-
-async def test_who_closes_waits_for_who_uses_the_disk() -> None:
-    disk, user = await _in_use()
-    closing = asyncio.create_task(disk.flushing.close())
-    await asyncio.sleep(0)
-    assert not closing.done()
-    user.may_end.set()
-    await closing
-    assert user.saw == [[1], [1]]
-    assert disk.ingested == [1]
+    assert disk.ingested == ingested
 
 
 async def test_what_goes_wrong_with_a_use_is_told_at_the_next_turn() -> None:
