@@ -6,6 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from streams.windowing.accumulators import EVENT_TIME, SOURCE_OFFSET, SOURCE_PARTITION
@@ -79,13 +80,13 @@ class Batch:
         return self._part(max(offset, self.first_offset), self.next_offset)
 
     def _part(self, low: int, high: int) -> Batch:
-        offsets, of_events = self.offsets, self.events[OFFSET]
-        first = int(of_events.search_sorted(low))
+        offsets, of_events = self.offsets, self.events[OFFSET].to_numpy()
+        first = int(np.searchsorted(of_events, low))
         return Batch(
             first_offset=low,
             next_offset=high,
             offsets=offsets[bisect_left(offsets, low) : bisect_left(offsets, high)],
-            events=self.events.slice(first, int(of_events.search_sorted(high)) - first),
+            events=self.events.slice(first, int(np.searchsorted(of_events, high)) - first),
             markers=tuple(m for m in self.markers if low <= m.offset < high),
             dead=tuple(d for d in self.dead if low <= d.offset < high),
         )

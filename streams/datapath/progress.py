@@ -87,6 +87,11 @@ class Progress:
     start: int = 0
     """Offset at which the stream began for this app; what lies before is not its concern."""
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is half done at the position."""
+        return self.cursor is None and self.correcting is None and not self.owing
+
     def closed_further(self, outlet: str, through_ms: int | None, version: str) -> Progress:
         """With C of a set or pin at `through_ms` by `version`; as it is where that is no further.
 

@@ -31,6 +31,8 @@ class Limits:
 
     records_per_fetch: int = 40_000
     pairs_per_step: int = PAIRS_PER_STEP
+    commit_every_s: float = 0.25
+    """So long at most a batch that says nothing waits to be committed with one that does."""
     flush_every_s: float = 5.0
     flush_rows: int = 300_000
     replay_again: int = 10_000

@@ -1,14 +1,17 @@
 """The owner of one stream partition: batch, transaction, flush; and the way back after a crash.
 
 An owner lives as long as one claim. It takes batches in order, makes the pipeline's steps of
-them, and commits each step in a Kafka transaction. It never mends itself: whatever goes wrong
-ends the claim, and the next one starts from what Kafka has committed.
+them, and commits each step in a Kafka transaction; steps that say nothing are committed with the
+next one that does, or soon. It never mends itself: whatever goes wrong ends the claim, and the next
+one starts from what Kafka has committed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -117,7 +120,10 @@ class PartitionOwner:
         self._over = False
         """Nothing more is done under this claim."""
         self._ahead = False
-        """The pipeline has made steps that are not committed, as far as is known."""
+        """A commit is under way, or has failed: nothing is to be built upon it."""
+        self._silent = False
+        """The pipeline has made steps that are not committed yet, since they say nothing."""
+        self._committed_s = -math.inf
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -127,11 +133,11 @@ class PartitionOwner:
             async with self._turn:
                 await self._recover()
             while not self._stopping:
-                fetched = await self._waiting.get()
-                self._in_hand = True
+                fetched = await self._next_batch()
+                self._in_hand = fetched is not None
                 async with self._turn:
                     if not self._stopping:
-                        await self._work(fetched)
+                        await (self._look() if fetched is None else self._work(fetched))
                 self._in_hand = False
         except _StoppedError:
             return
@@ -166,7 +172,7 @@ class PartitionOwner:
             anew=self.progress.watermark_ms is None,
         )
         if self._fresh:
-            await self._commit_progress(self.position)
+            await self._commit_progress()
         await self._commit_apart(pipeline.resume())
         self._flushing = flushing = Flushing(
             self._context,
@@ -236,6 +242,7 @@ class PartitionOwner:
         async with self._turn:
             # What failed to be committed must not reach the disk either.
             if self._flushing is not None and not self._ahead:
+                await self._settle()
                 if self._may_flush:
                     taking = self._taking if for_good else None
                     await (self._flushing.begin() if taking is None else taking.parting())
@@ -282,8 +289,8 @@ class PartitionOwner:
 
     @property
     def caught_up(self) -> bool:
-        """Whether nothing is in hand or waiting."""
-        if self._pipeline is None or self._in_hand or not self._waiting.empty():
+        """Whether nothing is in hand or waiting, and all is committed."""
+        if self._pipeline is None or self._in_hand or self._silent or not self._waiting.empty():
             return False
         corrects = self._corrector is not None and self._corrector.in_turn
         return corrects or not self._turn.locked()
@@ -299,6 +306,14 @@ class PartitionOwner:
         """Queue a batch. What belongs to an earlier claim is dropped."""
         if fetched.claim == self.claim and not self._gone:
             self._waiting.put_nowait(fetched)
+
+    async def _next_batch(self) -> Fetched | None:
+        """The next batch, or None where what is silent is to be committed before one comes."""
+        if not self._silent:
+            return await self._waiting.get()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._waiting.get(), self._silent_for_s)
+        return None
 
     async def _work(self, fetched: Fetched) -> None:
         assert self._pipeline is not None
@@ -318,8 +333,15 @@ class PartitionOwner:
         self._crash.reach("in_batch")
         records = ByOffset(fetched.records)
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
-            await self._commit_steps(self._pipeline.steps(part), records)
+            await self._commit_steps(self._pipeline.steps(part), records, may_wait=True)
+        if not self._silent or self._silent_for_s <= 0 or self._flushing.due:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Commit what is not, then do what has been decided, and flush when it is time."""
+        await self._settle()
         await self._obey()
+        assert self._flushing is not None
         assert self._obedience is not None
         waits = self._obedience.waits_for_disk
         if waits and self._flushing.full:
@@ -355,16 +377,23 @@ class PartitionOwner:
         if self.stream.published != before.published or self.stream.fields != before.fields:
             self._reader = self._new_reader()
 
-    async def _commit_steps(self, steps: Iterator[Step], records: ByOffset) -> None:
+    async def _commit_steps(
+        self, steps: Iterator[Step], records: ByOffset, *, may_wait: bool = False
+    ) -> None:
+        """Commit each step with what it says; where they `may_wait`, those that say nothing are
+        left to the next one that does, or to `_settle`."""
         self._leave_committed()
         while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
             acks = self._orders.acks(acknowledged(step.acks, self.stream, self.partition))
-            news = self._index_news()
-            await self._commit([*records_out, *acks, *news], step.position, step.progress)
-            self._crash.reach("after_commit")
-            self.position, self.progress = step.position, step.progress
+            said = [*records_out, *acks, *self._index_news()]
             self._context.stats.count(step)
+            if may_wait and not said and step.progress.at_rest:
+                self._silent = True
+            else:
+                await self._commit(said, step.position, step.progress)
+                self._crash.reach("after_commit")
+                self.position, self.progress = step.position, step.progress
             self._show()
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
@@ -387,16 +416,30 @@ class PartitionOwner:
 
     async def _commit_acks(self, acks: Sequence[Ack]) -> None:
         """Commit the position as it is, with acks."""
-        await self._commit_progress(self.position, self._orders.acks(acks))
+        await self._commit_progress(self._orders.acks(acks))
 
-    async def _commit_progress(self, position: int, outgoing: Sequence[Outgoing] = ()) -> None:
-        """Commit a position with no stream records before it."""
+    async def _commit_progress(self, outgoing: Sequence[Outgoing] = ()) -> None:
+        """Commit what the pipeline has come to, with no stream records."""
         assert self._pipeline is not None
         self._leave_committed()
-        progress = self._pipeline.progress
+        position, progress = self._pipeline.position, self._pipeline.progress
         await self._commit(outgoing, position, progress)
         self.position = self.stats.position = position
+        self.progress = progress
         self._ahead = False
+
+    async def _settle(self) -> None:
+        """Commit what says nothing: whatever is done without a batch builds upon what Kafka has."""
+        if self._silent:
+            await self._commit_progress()
+            self._crash.reach("after_commit")
+            self._show()
+
+    @property
+    def _silent_for_s(self) -> float:
+        """How much longer what says nothing may wait for what says something."""
+        since_s = self._context.clock.monotonic_s() - self._committed_s
+        return self._context.limits.commit_every_s - since_s
 
     def _show(self) -> None:
         assert self._pipeline is not None
@@ -444,6 +487,8 @@ class PartitionOwner:
             (self._tp, position, progress.encode()),
             short="" if watermark_ms is None else str(watermark_ms),
         )
+        self._silent = False
+        self._committed_s = self._context.clock.monotonic_s()
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -485,6 +530,7 @@ class PartitionOwner:
             async with self._turn:
                 # What failed to be committed is not to be built upon.
                 if self._pipeline is not None and not self._gone and not self._ahead:
+                    await self._settle()
                     await self._obey()
                     if self._may_look and self._waiting.empty():
                         assert self._taking is not None
@@ -517,6 +563,7 @@ class PartitionOwner:
         async with self._turn:
             if self._pipeline is not None and not self._gone and self._waiting.empty():
                 await self._commit_apart(make(self._pipeline))
+                await self._settle()
                 await self._obey()
 
     async def commit_position(self, offset: int) -> None:
@@ -527,7 +574,7 @@ class PartitionOwner:
                 return
             if offset > pipeline.position:
                 pipeline.skip_to(offset)
-                await self._commit_progress(offset)
+                await self._commit_progress()
 
 
 def fatal(error: BaseException) -> bool:

@@ -113,6 +113,7 @@ class World:
         self.limits = Limits(
             records_per_fetch=rng.choice((2, 5, 40)),
             pairs_per_step=rng.choice((*FEW_PAIRS, *[400_000] * 8)),
+            commit_every_s=rng.choice((0.0, 0.05, 0.25, 2.0)),
             flush_every_s=rng.choice((0.0, 0.5, 2.0, 2.0, 2.0)),
             flush_rows=rng.choice((5, 1_000, 1_000)),
         )

@@ -11,7 +11,7 @@ import pytest
 from tests.bench.load import HOUR_MS, HOURS, PARTITIONS, START_MS, make_load
 from tests.bench.switch import run
 from tests.bench.switch.gaps import longest_gap_ms, quantile
-from tests.bench.switch.noting import Commit, Notes, Recovered, read_notes
+from tests.bench.switch.noting import Advanced, Notes, Recovered, read_notes
 from tests.bench.switch.steady import ROUNDS_PER_HOUR, closing, expected_of, hours_of, one_round
 from tests.bench.switch.versions import DISJOINT, SHARING, write_source, write_versions
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def commits(*times_s: float, partition: int = 0) -> list[Commit]:
-    return [Commit(topic="t", partition=partition, at_s=at_s) for at_s in times_s]
+def advanced(*times_s: float, partition: int = 0) -> list[Advanced]:
+    return [Advanced(topic="t", partition=partition, at_s=at_s) for at_s in times_s]
 
 
 def test_only_gaps_that_a_span_meets_count() -> None:
-    found = commits(0.0, 5.0, 5.1, 5.4, 9.0)
+    found = advanced(0.0, 5.0, 5.1, 5.4, 9.0)
     assert longest_gap_ms(found, [(5.05, 5.2)]) == pytest.approx(300)
     assert longest_gap_ms(found, [(5.05, 5.08)]) == pytest.approx(100)
     assert longest_gap_ms(found, [(4.0, 4.5), (5.2, 5.3)]) == pytest.approx(5_000)
@@ -35,7 +35,7 @@ def test_only_gaps_that_a_span_meets_count() -> None:
 
 
 def test_gaps_are_those_of_one_partition() -> None:
-    found = [*commits(0.0, 1.0), *commits(0.9, 1.1, partition=1)]
+    found = [*advanced(0.0, 1.0), *advanced(0.9, 1.1, partition=1)]
     assert longest_gap_ms(found, [(0.0, 2.0)]) == pytest.approx(1_000)
 
 
@@ -47,9 +47,9 @@ def test_a_quantile_is_one_of_the_values(q: float, value: float) -> None:
 def test_a_note_that_is_being_written_waits(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     assert read_notes(notes) == Notes()
-    notes.write_text("commit t 1 2.5\nrecovery 1.0 2.0\ncheckpoint 3.0 4.5\ncommit t 1 3.")
+    notes.write_text("progress t 1 2.5\nrecovery 1.0 2.0\ncheckpoint 3.0 4.5\nprogress t 1 3.")
     assert read_notes(notes) == Notes(
-        commits=[Commit(topic="t", partition=1, at_s=2.5)],
+        progress=[Advanced(topic="t", partition=1, at_s=2.5)],
         recoveries=[Recovered(begin_s=1.0, end_s=2.0)],
         checkpoints=[(3.0, 4.5)],
     )

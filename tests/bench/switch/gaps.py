@@ -1,4 +1,4 @@
-"""How long the data path pauses: times between two commits of a partition."""
+"""How long the data path pauses: times between two moments at which a partition goes on."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.bench.switch.noting import Commit
+    from tests.bench.switch.noting import Advanced
 
 Span = tuple[float, float]
 """Begin and end in seconds, by the monotonic clock."""
 
 
 def longest_gap_ms(
-    commits: Iterable[Commit], spans: Sequence[Span], *, apart_from: Sequence[Span] = ()
+    progress: Iterable[Advanced], spans: Sequence[Span], *, apart_from: Sequence[Span] = ()
 ) -> float:
-    """The longest time between two commits of a partition that one of the spans meets, and none
-    of those in `apart_from`.
+    """The longest time in which a partition did not go on that one of the spans meets, and none of
+    those in `apart_from`.
 
-    Commits come in order of time. 0 if no two commits of a partition enclose part of a span.
+    Progress comes in order of time. 0 if no two moments of a partition enclose part of a span.
     """
     times: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for one in commits:
+    for one in progress:
         times[one.topic, one.partition].append(one.at_s)
     found = [
         end_s - begin_s

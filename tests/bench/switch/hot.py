@@ -44,7 +44,7 @@ MORE = 7
 class Hot:
     """What was measured over one size of state; times in ms.
 
-    `switch_gap_ms` is the longest time between two commits of a partition while versions were
+    `switch_gap_ms` is the longest time in which a partition did not go on while versions were
     switched, `checkpoint_gap_ms` that while checkpoints were taken, and `quiet_gap_ms` that over
     about as long a time without either.
     """
@@ -103,15 +103,15 @@ def switch_under_load(
     if not all(served[version] for version in VERSIONS):
         raise RewindowError(f"not all versions have served: {served}")
     notes = read_notes(app.notes)
-    commits = [one for one in notes.commits if one.topic == app.topic]
+    progress = [one for one in notes.progress if one.topic == app.topic]
     switched: list[Span] = [(one.sent_s, one.completed_s) for one in done]
     taken = [one for one in notes.checkpoints if began_s < one[0] and one[1] < ended_s]
     return app, Hot(
         switches=done,
         checkpoints=len(taken),
-        switch_gap_ms=longest_gap_ms(commits, switched),
-        checkpoint_gap_ms=longest_gap_ms(commits, taken),
-        quiet_gap_ms=longest_gap_ms(commits, [(quiet_s, ended_s)], apart_from=taken),
+        switch_gap_ms=longest_gap_ms(progress, switched),
+        checkpoint_gap_ms=longest_gap_ms(progress, taken),
+        quiet_gap_ms=longest_gap_ms(progress, [(quiet_s, ended_s)], apart_from=taken),
     )
 
 

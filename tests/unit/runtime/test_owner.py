@@ -24,6 +24,7 @@ from streams.runtime import warming
 from streams.runtime.context import Limits
 from streams.runtime.correcting import Corrector
 from streams.runtime.crashpoints import CrashPoints
+from streams.runtime.flushing import Flushing
 from streams.runtime.obedience import Obedience
 from streams.runtime.offsets import Committed
 from streams.runtime.owner import PartitionOwner
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 
 Make = Callable[..., Town]
+
+EACH = Limits(commit_every_s=0)
+"""Every batch has a transaction of its own."""
 
 
 @pytest.fixture
@@ -122,8 +126,8 @@ async def nothing_known(_: Any) -> dict[Any, Any]:
 
 @pytest.fixture
 def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]:
-    def made(**given: Any) -> Estate:
-        one = Estate(make(**given))
+    def made(*, limits: Limits = EACH, **given: Any) -> Estate:
+        one = Estate(make(limits=limits, **given))
         monkeypatch.setattr(owner_module, "BatchReader", one.reader)
         monkeypatch.setattr(warming, "BatchReader", one.reader)
         monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
@@ -168,7 +172,7 @@ async def test_an_owner_stops_while_a_version_is_warmed(estate: Callable[..., Es
 async def test_what_was_replayed_or_warmed_is_on_disk_with_the_next_batch(
     estate: Callable[..., Estate],
 ) -> None:
-    one = estate(limits=Limits(replay_again=1))
+    one = estate(limits=replace(EACH, replay_again=1))
     town = one.town
     owner, task = await one.running(Progress())
     await quiet()
@@ -391,7 +395,7 @@ async def test_batches_come_between_corrections(
 async def test_batches_wait_for_corrections_once_memory_is_full(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    one = estate(sets=(ONCE,), limits=replace(EACH, flush_rows=2))
     owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     assert one.progress[-1].correcting is not None
@@ -457,7 +461,7 @@ async def test_an_owner_to_whom_nothing_comes_is_caught_up_amid_corrections(
 async def test_an_owner_stops_though_memory_is_full_amid_corrections(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    one = estate(sets=(ONCE,), limits=replace(EACH, flush_rows=2))
     owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     gate, commit = asyncio.Semaphore(0), one.commit
@@ -502,7 +506,7 @@ async def test_nothing_is_obeyed_between_the_reading_of_a_batch_and_its_applicat
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A version that joins there would take records that were not decoded for it.
-    one = estate(sets=(ONCE,), limits=Limits(flush_rows=2))
+    one = estate(sets=(ONCE,), limits=replace(EACH, flush_rows=2))
     owner, task = await held_up(one, monkeypatch)
     await taken(one, owner, *((who, 46, 1) for who in "abcd"))
     done: list[str] = []
@@ -554,7 +558,7 @@ async def test_corrections_are_made_where_idleness_lets_a_fence_come_and_the_dis
 async def test_no_other_flush_begins_where_a_fence_waits_for_the_disk(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = estate(sets=(ONCE,), limits=Limits(flush_every_s=0))
+    one = estate(sets=(ONCE,), limits=replace(EACH, flush_every_s=0))
     owner, task = await correcting(one, monkeypatch)
     may_write, write = threading.Event(), Flush.write
     monkeypatch.setattr(Flush, "write", lambda self: may_write.wait(30) and write(self))
@@ -569,4 +573,119 @@ async def test_no_other_flush_begins_where_a_fence_waits_for_the_disk(
     await until(one.corrected)
     assert owner.progress.epochs == {"a": 2}
     await owner.stop()
+    task.cancel()
+
+
+# -- batches that say nothing ---------------------------------------------------------------------
+
+NOW_AND_THEN = Limits(commit_every_s=3_600)
+END = len(LOG)
+
+
+async def silent(one: Estate) -> tuple[PartitionOwner, asyncio.Task[None]]:
+    """An owner that has committed at `END` + 1, and lately; two batches since say nothing."""
+    owner, task = await one.running(CLOSED)
+    await quiet()
+    for at in (31, 32, 33):
+        await taken(one, owner, ("ann", at, 1))
+    assert one.positions == [END + 1]
+    assert owner._pipeline is not None
+    assert owner._pipeline.position == END + 3
+    assert not owner.caught_up
+    return owner, task
+
+
+async def test_batches_that_say_nothing_are_committed_with_the_next_one_that_does(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    monkeypatch.setattr(owner_module, "outgoing", lambda *_: ["a vector"])
+    await taken(one, owner, ("ann", 34, 1))
+    assert one.positions == [END + 1, END + 4]
+    assert one.committed[-1] == ["a vector"]
+    assert owner.caught_up
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_says_nothing_waits_for_no_longer_than_it_may(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    one.town.now_s += 3_600
+    await taken(one, owner, ("ann", 34, 1))
+    assert one.positions == [END + 1, END + 4]
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_says_nothing_is_committed_though_nothing_follows(
+    estate: Callable[..., Estate],
+) -> None:
+    one = estate(limits=Limits(commit_every_s=0.05))
+    owner, task = await silent(one)
+    await until(lambda: one.positions == [END + 1, END + 3])
+    assert owner.caught_up
+    await owner.stop()
+    task.cancel()
+
+
+@pytest.mark.parametrize("what", ["obey", "idle", "stop", "skip"])
+async def test_nothing_without_a_batch_is_built_upon_what_is_not_committed(
+    estate: Callable[..., Estate], what: str
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    match what:
+        case "obey":
+            await owner.obey()
+        case "idle":
+            await owner.idle(33)  # closes nothing, and so is no step
+        case "skip":
+            await owner.commit_position(END + 4)  # a transaction marker
+        case _:
+            await owner.stop()
+    assert one.positions == [END + 1, END + 4 if what == "skip" else END + 3]
+    assert one.progress[-1].watermark_ms == 33
+    await owner.stop()
+    task.cancel()
+
+
+async def test_nothing_reaches_the_disk_before_it_is_committed(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(limits=replace(NOW_AND_THEN, flush_every_s=1_000))
+    owner, task = await silent(one)
+    began, begin = [], Flushing.begin
+
+    async def beginning(self: Flushing, *then: Any) -> None:
+        began.append(one.positions[-1])
+        await begin(self, *then)
+
+    monkeypatch.setattr(Flushing, "begin", beginning)
+    one.town.now_s += 1_000
+    await taken(one, owner, ("ann", 34, 1))
+    assert began == [END + 4]
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_could_not_be_committed_is_not_built_upon(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+
+    async def refuses(*_: Any, **__: Any) -> None:
+        raise ProducerFenced
+
+    monkeypatch.setattr(owner.producer, "commit", refuses)
+    with pytest.raises(ProducerFenced):
+        await owner.obey()
+    flushes = one.town.stats.flushes
+    await owner.stop()
+    assert one.town.stats.flushes == flushes
+    assert one.positions == [END + 1]
     task.cancel()
