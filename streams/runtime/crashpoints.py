@@ -23,7 +23,7 @@ POINTS = (
     "in_recovery",  # between two batches of a replay
     "in_batch",  # decoded, nothing applied
     "in_transaction",  # all records and the offset sent, not committed
-    "after_commit",  # committed, and not known here yet
+    "after_commit",  # committed, and nothing done after it
     "in_closing",  # between two transactions of a closing that is larger than one
     "in_correcting",  # between two transactions of corrections
     "before_flush",  # committed, nothing of it on disk

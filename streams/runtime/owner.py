@@ -121,8 +121,8 @@ class PartitionOwner:
         """Nothing more is done under this claim."""
         self._ahead = False
         """A commit is under way, or has failed: nothing is to be built upon it."""
-        self._silent = False
-        """The pipeline has made steps that are not committed yet, since they say nothing."""
+        self._silent: list[Step] = []
+        """Steps that the pipeline has made and that are not committed yet: they say nothing."""
         self._committed_s = -math.inf
 
     # -- life ---------------------------------------------------------------------------------
@@ -311,8 +311,11 @@ class PartitionOwner:
         """The next batch, or None where what is silent is to be committed before one comes."""
         if not self._silent:
             return await self._waiting.get()
+        # Not `wait_for`, which in Python 3.11 takes a batch in another task, and loses a
+        # cancellation that comes with it.
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._waiting.get(), self._silent_for_s)
+            async with asyncio.timeout(self._silent_for_s):
+                return await self._waiting.get()
         return None
 
     async def _work(self, fetched: Fetched) -> None:
@@ -332,9 +335,11 @@ class PartitionOwner:
         self._due = batch.next_offset
         self._crash.reach("in_batch")
         records = ByOffset(fetched.records)
+        committed = False
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
-            await self._commit_steps(self._pipeline.steps(part), records, may_wait=True)
-        if not self._silent or self._silent_for_s <= 0 or self._flushing.due:
+            steps = self._pipeline.steps(part)
+            committed |= await self._commit_steps(steps, records, may_wait=True)
+        if committed or not self._silent or self._silent_for_s <= 0 or self._flushing.due:
             await self._look()
 
     async def _look(self) -> None:
@@ -379,21 +384,22 @@ class PartitionOwner:
 
     async def _commit_steps(
         self, steps: Iterator[Step], records: ByOffset, *, may_wait: bool = False
-    ) -> None:
+    ) -> bool:
         """Commit each step with what it says; where they `may_wait`, those that say nothing are
-        left to the next one that does, or to `_settle`."""
+        left to the next one that does, or to `_settle`. Returns whether any was committed."""
         self._leave_committed()
+        committed = False
         while (made := await self._run(lambda: self._next(steps, records))) is not None:
             step, records_out = made
             acks = self._orders.acks(acknowledged(step.acks, self.stream, self.partition))
             said = [*records_out, *acks, *self._index_news()]
-            self._context.stats.count(step)
             if may_wait and not said and step.progress.at_rest:
-                self._silent = True
+                self._silent.append(step)
             else:
                 await self._commit(said, step.position, step.progress)
                 self._crash.reach("after_commit")
-                self.position, self.progress = step.position, step.progress
+                self._context.stats.count(step)
+                committed = True
             self._show()
             if step.progress.cursor is not None:
                 self._crash.reach("in_closing")
@@ -402,6 +408,7 @@ class PartitionOwner:
             if step.last:
                 break
         self._ahead = False
+        return committed
 
     async def _commit_apart(self, steps: Iterator[Step]) -> None:
         """Commit steps that no record is behind."""
@@ -424,8 +431,7 @@ class PartitionOwner:
         self._leave_committed()
         position, progress = self._pipeline.position, self._pipeline.progress
         await self._commit(outgoing, position, progress)
-        self.position = self.stats.position = position
-        self.progress = progress
+        self.stats.position = position
         self._ahead = False
 
     async def _settle(self) -> None:
@@ -487,8 +493,13 @@ class PartitionOwner:
             (self._tp, position, progress.encode()),
             short="" if watermark_ms is None else str(watermark_ms),
         )
-        self._silent = False
+        self.position, self.progress = position, progress
         self._committed_s = self._context.clock.monotonic_s()
+        stats = self._context.stats
+        stats.transactions += 1
+        for step in self._silent:
+            stats.count(step)
+        self._silent.clear()
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -78,5 +78,4 @@ class Stats:
         self.vectors += sum(frame.height for frame in step.vectors.values())
         self.late += len(step.late)
         self.dead += len(step.dead)
-        self.transactions += 1
         self.overflowed += sum(int(frame[OVERFLOWED].sum()) for frame in step.vectors.values())

@@ -93,8 +93,9 @@ class Idleness:
                 self._quiet_since_s = now_s
             return not sight.at_end
         before = seen.sight
-        # The watermark is no sign: idleness moves it too.
-        came = (sight.position, sight.end) != (before.position, before.end)
+        # The watermark is no sign: idleness moves it too. Nor is coming to an end that was there
+        # at the look before: what came then has moved it then.
+        came = sight.end != before.end
         if sight.watermark_ms is None:
             # A partition that can't be read keeps the watermark that it had.
             known = before.watermark_ms

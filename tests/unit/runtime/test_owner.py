@@ -689,3 +689,82 @@ async def test_what_could_not_be_committed_is_not_built_upon(
     assert one.town.stats.flushes == flushes
     assert one.positions == [END + 1]
     task.cancel()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_an_owner_that_is_cancelled_ends_though_a_batch_comes(
+    estate: Callable[..., Estate], turns: int
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    await queued(one, owner, ("ann", 34, 1))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await quiet()
+    assert task.done()
+    await owner.close()
+
+
+async def test_who_has_a_batch_in_hand_is_not_caught_up(estate: Callable[..., Estate]) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    await owner.obey()
+    await queued(one, owner, ("ann", 34, 1))
+    seen = []
+    for _ in range(5):
+        seen.append(owner.caught_up)
+        await asyncio.sleep(0)
+    assert not any(seen)
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_is_decided_is_looked_at_though_every_batch_ends_in_silence(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    looked: list[int] = []
+    steps: list[Any] = []
+    obey = Obedience.obey
+
+    async def counted(self: Obedience) -> None:
+        looked.append(len(steps))
+        await obey(self)
+
+    def every_other(step: Any, *_: Any) -> list[str]:
+        steps.append(step)
+        return ["late"] if len(steps) % 2 else []
+
+    monkeypatch.setattr(Obedience, "obey", counted)
+    monkeypatch.setattr(owner_module, "outgoing", every_other)
+    assert owner._recovery is not None
+    floors = type(owner._recovery.replay.floors)
+    monkeypatch.setattr(floors, "parts", lambda _, __, batch, ___: iter(batch.halves()))
+    for _ in range(3):
+        await taken(one, owner, ("ann", 34, 1), ("ann", 34, 1))
+    assert looked == [2, 4, 6]
+    await owner.stop()
+    task.cancel()
+
+
+async def test_what_is_committed_is_counted_once(
+    estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = estate(limits=NOW_AND_THEN)
+    owner, task = await silent(one)
+    stats = one.town.stats
+    assert (stats.transactions, stats.events) == (1, 1)
+    await owner.obey()
+    assert (stats.transactions, stats.events) == (2, 3)
+
+    async def refuses(*_: Any, **__: Any) -> None:
+        raise ProducerFenced
+
+    monkeypatch.setattr(owner.producer, "commit", refuses)
+    monkeypatch.setattr(owner_module, "outgoing", lambda *_: ["a vector"])
+    await taken(one, owner, ("ann", 34, 1))
+    assert isinstance(task.exception(), ProducerFenced)
+    assert (stats.transactions, stats.events) == (2, 3)
+    await owner.close()

@@ -96,6 +96,12 @@ DRAWINGS = {
         p1  . . . . 0 0 0 0
         p2  . . . . . . . .
     """,
+    "what came at once has moved at once, though one is applied later": """
+        p0  x > . . . . . . .
+        p1  x x . . . . . . .
+        p0  . . . . . . . . .
+        p1  . . . . . . . . .
+    """,
     "what can't be read is not idle": """
         p0  x x x x x x x x x x x
         p1  x . . ? . . . . . . .
