@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -22,12 +21,12 @@ from streams.errors import RefusedError, RewindowError, UnreachableError
 from streams.runtime.asked import Asked
 from streams.runtime.batch_reader import BatchReader
 from streams.runtime.blocking import Blocking
+from streams.runtime.committing import BrokenClaimError, Committing
 from streams.runtime.correcting import Corrector
 from streams.runtime.flushing import Flushing
 from streams.runtime.log_index import IndexKeeper, read_indexes
-from streams.runtime.obedience import Obedience, acknowledged
-from streams.runtime.outlets import Outlets
-from streams.runtime.output import ByOffset, outgoing
+from streams.runtime.obedience import Obedience
+from streams.runtime.output import ByOffset
 from streams.runtime.recovery import Recovery
 from streams.runtime.roster import roster
 from streams.runtime.stats import PartitionStats
@@ -36,7 +35,6 @@ from streams.runtime.taking import Taking
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
-    from streams.control.records import Ack
     from streams.datapath.batch import Batch
     from streams.datapath.pipeline import Pipeline, Step
     from streams.datapath.progress import Progress
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from streams.runtime.context import Context
     from streams.runtime.crashpoints import CrashPoints
     from streams.runtime.orders import Orders
-    from streams.runtime.producer import Outgoing, PartitionProducer
+    from streams.runtime.producer import PartitionProducer
     from streams.runtime.replay import Replay
     from streams.runtime.transport import Fetched
 
@@ -53,10 +51,6 @@ T = TypeVar("T")
 WAITING_BATCHES = 2
 
 log = logging.getLogger(__name__)
-
-
-class BrokenClaimError(Exception):
-    """Batches did not arrive as they were fetched: the claim starts anew."""
 
 
 class _StoppedError(Exception):
@@ -87,8 +81,6 @@ class PartitionOwner:
         self.stream = stream = orders.stream(topic)
         self.partition = partition
         self.claim = claim
-        self.position = position
-        self.progress = progress
         self.producer = producer
         self.stats = PartitionStats(stream=stream.name, partition=partition, position=position)
         self._context = context
@@ -97,8 +89,7 @@ class PartitionOwner:
         self._tp = TopicPartition(topic, partition)
         self._run = Blocking(context)
         self._reader = self._new_reader()
-        self._outlets = Outlets(context.names, lambda: self.stream, orders)
-        self._begun = position
+        self._begun = (position, progress)
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
@@ -112,18 +103,13 @@ class PartitionOwner:
         self._flushing: Flushing | None = None
         self._corrector: Corrector | None = None
         self._taking: Taking | None = None
-        self._index: IndexKeeper | None = None
+        self._committing: Committing | None = None
         self._asked: Asked | None = None
         self._stop_wanted = asyncio.Event()
         self._told: set[asyncio.Task[Any]] = set()
         """Tasks that obey beside the batches."""
         self._over = False
         """Nothing more is done under this claim."""
-        self._ahead = False
-        """A commit is under way, or has failed: nothing is to be built upon it."""
-        self._silent: list[Step] = []
-        """Steps that the pipeline has made and that are not committed yet: they say nothing."""
-        self._committed_s = -math.inf
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -165,19 +151,32 @@ class PartitionOwner:
         except RefusedError:
             await self._leave_to_others()
             raise
-        self._index = IndexKeeper(
+        committing = self._committing = Committing(
             self._context,
-            self.stream.name,
-            self.partition,
-            anew=self.progress.watermark_ms is None,
+            self._orders,
+            self.producer,
+            pipeline,
+            stream=lambda: self.stream,
+            stats=self.stats,
+            index=IndexKeeper(
+                self._context,
+                self.stream.name,
+                self.partition,
+                anew=self.progress.watermark_ms is None,
+            ),
+            floors=recovery.replay.floors,
+            position=self.position,
+            progress=self.progress,
+            run=self._run,
+            crash=self._crash,
         )
         if self._fresh:
-            await self._commit_progress()
-        await self._commit_apart(pipeline.resume())
+            await committing.here()
+        await committing.apart(pipeline.resume())
         self._flushing = flushing = Flushing(
             self._context,
             pipeline,
-            begun=self._begun,
+            begun=self._begun[0],
             run=self._run,
             on_written=lambda: self._orders.tell(self),
         )
@@ -188,7 +187,7 @@ class PartitionOwner:
             pipeline,
             stream=self.stream.name,
             partition=self.partition,
-            commit_acks=self._commit_acks,
+            commit_acks=committing.acks,
             tell=lambda: self._orders.tell(self),
         )
         self._obedience = Obedience(
@@ -203,8 +202,8 @@ class PartitionOwner:
             busy=lambda: flushing.busy,
             still=flushing.finish,
             run=self._run,
-            commit_steps=self._commit_apart,
-            commit_acks=self._commit_acks,
+            commit_steps=committing.apart,
+            commit_acks=committing.acks,
             on_warm=lambda: self._orders.tell(self),
             crash=self._crash,
         )
@@ -212,13 +211,13 @@ class PartitionOwner:
             pipeline,
             flushing,
             self._turn,
-            commit_steps=self._commit_apart,
-            may_go_on=lambda: not self._gone and not self._ahead,
+            commit_steps=committing.apart,
+            may_go_on=lambda: not self._gone and not committing.failed,
             on_ready=lambda: self._orders.tell(self),
             on_done=self._obey,
         )
         await self._obey()
-        self._show()
+        committing.show()
         self.stats.state = "running"
 
     async def _leave_to_others(self) -> None:
@@ -241,7 +240,7 @@ class PartitionOwner:
         self._stop_wanted.set()
         async with self._turn:
             # What failed to be committed must not reach the disk either.
-            if self._flushing is not None and not self._ahead:
+            if self._flushing is not None and self._may_build:
                 await self._settle()
                 if self._may_flush:
                     taking = self._taking if for_good else None
@@ -271,6 +270,16 @@ class PartitionOwner:
         await self.producer.stop()
 
     @property
+    def position(self) -> int:
+        """What is committed: the first offset that is not applied for good."""
+        return self._begun[0] if self._committing is None else self._committing.position
+
+    @property
+    def progress(self) -> Progress:
+        """What is committed with the position."""
+        return self._begun[1] if self._committing is None else self._committing.progress
+
+    @property
     def has_room(self) -> bool:
         return not self._gone and self._waiting.qsize() < WAITING_BATCHES
 
@@ -290,7 +299,9 @@ class PartitionOwner:
     @property
     def caught_up(self) -> bool:
         """Whether nothing is in hand or waiting, and all is committed."""
-        if self._pipeline is None or self._in_hand or self._silent or not self._waiting.empty():
+        if self._committing is None or self._in_hand or not self._waiting.empty():
+            return False
+        if self._pipeline is None or not self._committing.settled:
             return False
         corrects = self._corrector is not None and self._corrector.in_turn
         return corrects or not self._turn.locked()
@@ -309,12 +320,14 @@ class PartitionOwner:
 
     async def _next_batch(self) -> Fetched | None:
         """The next batch, or None where what is silent is to be committed before one comes."""
-        if not self._silent:
+        committing = self._committing
+        assert committing is not None
+        if committing.settled:
             return await self._waiting.get()
         # Not `wait_for`, which in Python 3.11 takes a batch in another task, and loses a
         # cancellation that comes with it.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._silent_for_s):
+            async with asyncio.timeout(committing.may_wait_s):
                 return await self._waiting.get()
         return None
 
@@ -328,6 +341,7 @@ class PartitionOwner:
         assert self._recovery is not None
         assert self._flushing is not None
         assert self._corrector is not None
+        assert self._committing is not None
         # Before the batch is read: what is obeyed then may change how it is read.
         if not await self._corrector.make_room(f"{self.stream.name}/{self.partition}"):
             raise _StoppedError
@@ -337,9 +351,9 @@ class PartitionOwner:
         records = ByOffset(fetched.records)
         committed = False
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
-            steps = self._pipeline.steps(part)
-            committed |= await self._commit_steps(steps, records, may_wait=True)
-        if committed or not self._silent or self._silent_for_s <= 0 or self._flushing.due:
+            committed |= await self._committing.steps(self._pipeline.steps(part), records)
+        waits = not (committed or self._committing.settled or self._flushing.due)
+        if not waits or self._committing.may_wait_s <= 0:
             await self._look()
 
     async def _look(self) -> None:
@@ -355,6 +369,16 @@ class PartitionOwner:
         elif not waits and self._flushing.due:
             self._crash.reach("before_flush")
             await (self._flushing.begin() if self._taking is None else self._taking.flush())
+
+    async def _settle(self) -> None:
+        """Before anything but a batch: it is to build upon what Kafka has."""
+        assert self._committing is not None
+        await self._committing.settle()
+
+    @property
+    def _may_build(self) -> bool:
+        """Whether no commit has failed."""
+        return self._committing is not None and not self._committing.failed
 
     async def _read_index(self) -> LogIndex:
         """What is known of the stream's log."""
@@ -382,81 +406,6 @@ class PartitionOwner:
         if self.stream.published != before.published or self.stream.fields != before.fields:
             self._reader = self._new_reader()
 
-    async def _commit_steps(
-        self, steps: Iterator[Step], records: ByOffset, *, may_wait: bool = False
-    ) -> bool:
-        """Commit each step with what it says; where they `may_wait`, those that say nothing are
-        left to the next one that does, or to `_settle`. Returns whether any was committed."""
-        self._leave_committed()
-        committed = False
-        while (made := await self._run(lambda: self._next(steps, records))) is not None:
-            step, records_out = made
-            acks = self._orders.acks(acknowledged(step.acks, self.stream, self.partition))
-            said = [*records_out, *acks, *self._index_news()]
-            if may_wait and not said and step.progress.at_rest:
-                self._silent.append(step)
-            else:
-                await self._commit(said, step.position, step.progress)
-                self._crash.reach("after_commit")
-                self._context.stats.count(step)
-                committed = True
-            self._show()
-            if step.progress.cursor is not None:
-                self._crash.reach("in_closing")
-            elif step.progress.correcting is not None:
-                self._crash.reach("in_correcting")
-            if step.last:
-                break
-        self._ahead = False
-        return committed
-
-    async def _commit_apart(self, steps: Iterator[Step]) -> None:
-        """Commit steps that no record is behind."""
-        await self._commit_steps(steps, ByOffset(()))
-
-    def _index_news(self) -> list[Outgoing]:
-        """What the index of the stream is to say of the position."""
-        assert self._pipeline is not None
-        assert self._recovery is not None
-        assert self._index is not None
-        return self._index.news(self._pipeline, self._recovery.replay.floors)
-
-    async def _commit_acks(self, acks: Sequence[Ack]) -> None:
-        """Commit the position as it is, with acks."""
-        await self._commit_progress(self._orders.acks(acks))
-
-    async def _commit_progress(self, outgoing: Sequence[Outgoing] = ()) -> None:
-        """Commit what the pipeline has come to, with no stream records."""
-        assert self._pipeline is not None
-        self._leave_committed()
-        position, progress = self._pipeline.position, self._pipeline.progress
-        await self._commit(outgoing, position, progress)
-        self.stats.position = position
-        self._ahead = False
-
-    async def _settle(self) -> None:
-        """Commit what says nothing: whatever is done without a batch builds upon what Kafka has."""
-        if self._silent:
-            await self._commit_progress()
-            self._crash.reach("after_commit")
-            self._show()
-
-    @property
-    def _silent_for_s(self) -> float:
-        """How much longer what says nothing may wait for what says something."""
-        since_s = self._context.clock.monotonic_s() - self._committed_s
-        return self._context.limits.commit_every_s - since_s
-
-    def _show(self) -> None:
-        assert self._pipeline is not None
-        self.stats.show(self.position, self.progress, self._pipeline)
-
-    def _leave_committed(self) -> None:
-        """From here on the pipeline may be ahead of what is committed."""
-        if self._ahead:
-            raise BrokenClaimError(f"{self.stream.name}/{self.partition}: a commit failed before")
-        self._ahead = True
-
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """Wait for `work`, and for no longer than this owner lives."""
         working = asyncio.ensure_future(work)
@@ -469,37 +418,6 @@ class PartitionOwner:
         finally:
             working.cancel()
             stopped.cancel()
-
-    def _next(self, steps: Iterator[Step], records: ByOffset) -> tuple[Step, list[Outgoing]] | None:
-        assert self._pipeline is not None
-        step = next(steps, None)
-        if step is None:
-            return None
-        return step, outgoing(
-            step,
-            self.stream,
-            self.partition,
-            self._context.names,
-            records.find(step),
-            self._outlets.of(step, self._pipeline.paths),
-        )
-
-    async def _commit(
-        self, records_out: Sequence[Outgoing], position: int, progress: Progress
-    ) -> None:
-        watermark_ms = progress.watermark_ms
-        await self.producer.commit(
-            records_out,
-            (self._tp, position, progress.encode()),
-            short="" if watermark_ms is None else str(watermark_ms),
-        )
-        self.position, self.progress = position, progress
-        self._committed_s = self._context.clock.monotonic_s()
-        stats = self._context.stats
-        stats.transactions += 1
-        for step in self._silent:
-            stats.count(step)
-        self._silent.clear()
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -540,7 +458,7 @@ class PartitionOwner:
         try:
             async with self._turn:
                 # What failed to be committed is not to be built upon.
-                if self._pipeline is not None and not self._gone and not self._ahead:
+                if self._pipeline is not None and not self._gone and self._may_build:
                     await self._settle()
                     await self._obey()
                     if self._may_look and self._waiting.empty():
@@ -573,7 +491,8 @@ class PartitionOwner:
     async def _without_records(self, make: Callable[[Pipeline], Iterator[Step]]) -> None:
         async with self._turn:
             if self._pipeline is not None and not self._gone and self._waiting.empty():
-                await self._commit_apart(make(self._pipeline))
+                assert self._committing is not None
+                await self._committing.apart(make(self._pipeline))
                 await self._settle()
                 await self._obey()
 
@@ -585,7 +504,8 @@ class PartitionOwner:
                 return
             if offset > pipeline.position:
                 pipeline.skip_to(offset)
-                await self._commit_progress()
+                assert self._committing is not None
+                await self._committing.here()
 
 
 def fatal(error: BaseException) -> bool:

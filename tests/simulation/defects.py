@@ -26,7 +26,9 @@ from streams.datapath.progress import Progress
 from streams.datapath.stand_ins import Off
 from streams.datapath.versions import Versions
 from streams.names import Names
+from streams.runtime import committing as committing_module
 from streams.runtime import owner as owner_module
+from streams.runtime.committing import Committing
 from streams.runtime.control.tail import Tail
 from streams.runtime.obedience import Obedience, acknowledged
 from streams.runtime.owner import PartitionOwner
@@ -102,7 +104,7 @@ def _lost_ack() -> list[Patch]:
     def silent(fences: Any, stream: Any, partition: int) -> Any:
         return [] if partition == 0 else acknowledged(fences, stream, partition)
 
-    return [(owner_module, "acknowledged", silent)]
+    return [(committing_module, "acknowledged", silent)]
 
 
 @_defect
@@ -162,13 +164,13 @@ def _half_flush() -> list[Patch]:
 @_defect
 def _state_ahead() -> list[Patch]:
     """Rows are flushed before the transaction that they belong to."""
-    commit = PartitionOwner._commit
+    commit = Committing._commit
 
     async def early(self: Any, *args: Any) -> None:
         await self._run(self._pipeline.flush)
         await commit(self, *args)
 
-    return [(PartitionOwner, "_commit", early)]
+    return [(Committing, "_commit", early)]
 
 
 @_defect

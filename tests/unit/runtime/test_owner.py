@@ -19,6 +19,7 @@ from streams.datapath import corrections
 from streams.datapath.bundle_state import Flush
 from streams.datapath.progress import Closed, Progress
 from streams.errors import RefusedError
+from streams.runtime import committing as committing_module
 from streams.runtime import owner as owner_module
 from streams.runtime import warming
 from streams.runtime.context import Limits
@@ -130,7 +131,7 @@ def estate(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Estate]
         one = Estate(make(limits=limits, **given))
         monkeypatch.setattr(owner_module, "BatchReader", one.reader)
         monkeypatch.setattr(warming, "BatchReader", one.reader)
-        monkeypatch.setattr(owner_module, "outgoing", lambda *_: [])
+        monkeypatch.setattr(committing_module, "outgoing", lambda *_: [])
         monkeypatch.setattr(owner_module, "read_indexes", nothing_known)
         return one
 
@@ -600,7 +601,7 @@ async def test_batches_that_say_nothing_are_committed_with_the_next_one_that_doe
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
     owner, task = await silent(one)
-    monkeypatch.setattr(owner_module, "outgoing", lambda *_: ["a vector"])
+    monkeypatch.setattr(committing_module, "outgoing", lambda *_: ["a vector"])
     await taken(one, owner, ("ann", 34, 1))
     assert one.positions == [END + 1, END + 4]
     assert one.committed[-1] == ["a vector"]
@@ -738,7 +739,7 @@ async def test_what_is_decided_is_looked_at_though_every_batch_ends_in_silence(
         return ["late"] if len(steps) % 2 else []
 
     monkeypatch.setattr(Obedience, "obey", counted)
-    monkeypatch.setattr(owner_module, "outgoing", every_other)
+    monkeypatch.setattr(committing_module, "outgoing", every_other)
     assert owner._recovery is not None
     floors = type(owner._recovery.replay.floors)
     monkeypatch.setattr(floors, "parts", lambda _, __, batch, ___: iter(batch.halves()))
@@ -763,7 +764,7 @@ async def test_what_is_committed_is_counted_once(
         raise ProducerFenced
 
     monkeypatch.setattr(owner.producer, "commit", refuses)
-    monkeypatch.setattr(owner_module, "outgoing", lambda *_: ["a vector"])
+    monkeypatch.setattr(committing_module, "outgoing", lambda *_: ["a vector"])
     await taken(one, owner, ("ann", 34, 1))
     assert isinstance(task.exception(), ProducerFenced)
     assert (stats.transactions, stats.events) == (2, 3)
