@@ -36,3 +36,8 @@ class DeadlinePassedError(RewindowError):
     """The time allowed is over: the work may still complete on its own."""
 
     exit_code = 5
+
+
+class NotStoppedError(RewindowError):
+    """Something could not be stopped in order: its threads may go on, and the process has to end
+    without waiting for them."""

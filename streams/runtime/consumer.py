@@ -8,6 +8,7 @@ data path reads of them goes into columns at once: a fifth of the time, see `Rec
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from functools import partial
 from itertools import islice
@@ -32,6 +33,20 @@ class ColumnConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no
         """Connect, as aiokafka's does."""
         await super().start()
         self._fetcher._records = _Fetched(self._fetcher._records)
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Let go of its connections.
+
+    Where a broker is away aiokafka cancels a fetch that waits for it, and lets that cancellation
+    through as if it were the caller's.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
 
-from streams.runtime.consumer import ColumnConsumer
+from streams.runtime.consumer import ColumnConsumer, stop_consumer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,4 +50,4 @@ async def read_log(
             if records:
                 yield records
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

@@ -9,6 +9,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import KafkaError
 
 from streams.errors import RewindowError
+from streams.runtime.consumer import stop_consumer
 
 if TYPE_CHECKING:
     from streams.runtime.context import Context
@@ -67,4 +68,4 @@ async def leave_group(consumer: Any) -> None:
     """
     if consumer._coordinator is not None:
         consumer._coordinator._group_instance_id = None
-    await consumer.stop()
+    await stop_consumer(consumer)

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WAITING_BATCHES = 2
+SETTLE_S = 5.0
+"""How long a stop waits for what is to be committed yet."""
 
 log = logging.getLogger(__name__)
 
@@ -241,8 +243,7 @@ class PartitionOwner:
         async with self._turn:
             # What failed to be committed must not reach the disk either.
             if self._flushing is not None and self._may_build:
-                await self._settle()
-                if self._may_flush:
+                if await self._settled_in_time() and self._may_flush:
                     taking = self._taking if for_good else None
                     await (self._flushing.begin() if taking is None else taking.parting())
                 await self._flushing.finish()
@@ -374,6 +375,13 @@ class PartitionOwner:
         """Before anything but a batch: it is to build upon what Kafka has."""
         assert self._committing is not None
         await self._committing.settle()
+
+    async def _settled_in_time(self) -> bool:
+        """Whether all is committed. A broker that does not answer must not hold up a stop: what is
+        not committed then is done again by the next claim."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settle(), SETTLE_S)
+        return self._may_build
 
     @property
     def _may_build(self) -> bool:

@@ -16,7 +16,7 @@ from faust.types import TP
 from streams.clock import Clock, SystemClock
 from streams.definitions.store import Definitions, read_definitions
 from streams.definitions.topics import SourceTopic
-from streams.errors import RewindowError
+from streams.errors import NotStoppedError, RewindowError
 from streams.kafka import aiokafka_config
 from streams.runtime.context import Context, Limits
 from streams.runtime.control.coordination import Parts
@@ -277,9 +277,17 @@ class Worker:
             watch.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            await asyncio.wait_for(
-                self._leave(app, ownership, readers, coordinator), STOP_DEADLINE_S
-            )
+            try:
+                await asyncio.wait_for(
+                    self._leave(app, ownership, readers, coordinator), STOP_DEADLINE_S
+                )
+            except TimeoutError:
+                before = "" if self._failure is None else f"{self._failure}. "
+                self._failure = NotStoppedError(
+                    f"{before}The worker did not stop in order within {STOP_DEADLINE_S:.0f} s: "
+                    f"Kafka ({self._settings.bootstrap_servers}) may not answer. Nothing is lost: "
+                    "the next start goes on from what is committed"
+                )
 
     async def _watch(
         self, app: App, ownership: Ownership, readers: Readers, coordinator: CoordinatorService

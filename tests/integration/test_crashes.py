@@ -234,6 +234,25 @@ def test_a_broker_that_is_stopped_and_killed_under_load(
     rig.judge()
 
 
+def test_a_worker_ends_though_the_broker_is_away(frail_rig: Rig, frail_stack: DevStack) -> None:
+    rig = frail_rig
+    schema_id = rig.check.prepare(partitions=2)
+    events = Load(seed=8, events=8_000, entities=300, partitions=2, schema_id=schema_id)
+    rig.produce(events.records())
+    with rig.worker(rig.spec(records_per_fetch=200)) as first:
+        first.until(lambda: first.stats.get("vectors", 0) > 0, "at work")
+        frail_stack.kill_kafka()
+        try:
+            assert first.stop() in (0, 1)
+        finally:
+            frail_stack.start_kafka()
+        assert "Traceback" not in first.messages
+    with rig.worker() as second:
+        rig.produce(events.closing())
+        rig.finish(second)
+    rig.judge()
+
+
 def test_a_registry_that_is_away_stalls_a_partition_and_kills_no_record(
     frail_rig: Rig, frail_stack: DevStack
 ) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.runtime.consumer import stop_consumer
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,7 +46,7 @@ class Tail:
 
     async def stop(self) -> None:
         """Let go of the connections."""
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def more(self, topic: str) -> list[Record]:
         """What has come, in order; nothing if nothing comes for a moment."""
