@@ -39,5 +39,5 @@ class DeadlinePassedError(RewindowError):
 
 
 class NotStoppedError(RewindowError):
-    """Something could not be stopped in order: its threads may go on, and the process has to end
-    without waiting for them."""
+    """Something could not be stopped in order: tasks and threads of it go on, and the process has
+    to end without waiting for them."""

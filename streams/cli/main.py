@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -26,7 +25,7 @@ from streams.cli import (
     worker,
 )
 from streams.cli.options import say, say_error
-from streams.errors import NotStoppedError, RewindowError
+from streams.errors import RewindowError
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -76,8 +75,6 @@ def main(arguments: list[str] | None = None) -> None:
         build()(args=arguments, prog_name="rewindow")
     except RewindowError as error:
         say_error(str(error))
-        if isinstance(error, NotStoppedError) and arguments is None:
-            os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:  # not about a file, so a mistake of ours: show all of it

@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import sys
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,17 +20,13 @@ from rich.text import Text
 
 from streams.cli.options import CommonOptions, Json, flag, say, say_error, takes_options
 from streams.clock import SystemClock
-from streams.errors import InvalidInputError, RewindowError
+from streams.errors import InvalidInputError, NotStoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from streams.runtime.stats import PartitionStats, SnapshotStats, Stats
     from streams.runtime.streams import SetOutput
 
 REFRESH_S = 1.0
-EXIT_S = 10.0
-"""How long what is left of a worker may take to end once it has stopped, in order or not."""
 LINES_AROUND = 10
 """Lines of the terminal that are not for partitions: what was said before, totals, titles."""
 
@@ -78,46 +73,8 @@ def worker(
     faulthandler.enable(2)  # stderr: a crash in native code says where it was
     _spare_the_collector()
 
-    running = Worker(settings, instance=instance)
-    _to_the_end(_run(running, settings.app, console, as_json=json))
+    asyncio.run(_run(Worker(settings, instance=instance), settings.app, console, as_json=json))
     say("stopped")
-
-
-def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """As `asyncio.run`, which in the end waits for tasks for as long as they do not end: Faust's
-    go on where it could not be stopped in order. Then the process ends after a while, anyway."""
-    timers: list[threading.Timer] = []
-
-    async def timed() -> None:
-        error: BaseException | None = None
-        try:
-            await work
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            timer = threading.Timer(EXIT_S, _end, [error])
-            timer.daemon = True
-            timer.start()
-            timers.append(timer)
-
-    try:
-        asyncio.run(timed())
-    finally:
-        for timer in timers:
-            timer.cancel()
-
-
-def _end(error: BaseException | None) -> None:
-    """End the process with what its command would have said."""
-    if error is None:
-        say("stopped")
-        os._exit(0)
-    if isinstance(error, RewindowError):
-        say_error(str(error))
-        os._exit(error.exit_code)
-    say_error(repr(error))
-    os._exit(RewindowError.exit_code)
 
 
 def _one_thread_in_frames() -> None:
@@ -142,6 +99,10 @@ async def _run(running: Any, app: str, console: Console, *, as_json: bool) -> No
 
     try:
         await running.run(on_ready=ready)
+    except NotStoppedError as error:
+        # Tasks and threads of Faust's go on, and are waited for at every other way out.
+        say_error(str(error))
+        os._exit(error.exit_code)
     finally:
         for show in shows:
             show.cancel()

@@ -78,8 +78,8 @@ class Committing:
         self._crash = crash
         self._outlets = Outlets(context.names, stream, orders)
         self._tp = TopicPartition(stream().topic, stats.partition)
-        self._silent: list[Step] = []
-        """Steps that the pipeline has made and that are not committed: they say nothing."""
+        self._uncommitted: list[Step] = []
+        """Steps that the pipeline has made, and that wait since they say nothing."""
         self._committed_s = -math.inf
         self._under_way = False
 
@@ -92,7 +92,7 @@ class Committing:
     @property
     def settled(self) -> bool:
         """Whether everything that the pipeline has made is committed."""
-        return not self._silent
+        return not self._uncommitted
 
     @property
     def may_wait_s(self) -> float:
@@ -119,15 +119,14 @@ class Committing:
         """Commit what the pipeline has come to, with no step. Raises as `steps` does."""
         self._begin()
         await self._commit(said, self._pipeline.position, self._pipeline.progress)
-        self._stats.position = self.position
         self._under_way = False
+        self.show()
 
     async def settle(self) -> None:
         """Commit what has waited, if anything has. Raises as `steps` does."""
-        if self._silent:
+        if self._uncommitted:
             await self.here()
             self._crash.reach("after_commit")
-            self.show()
 
     def show(self) -> None:
         """Bring what is committed into the stats."""
@@ -143,7 +142,7 @@ class Committing:
             acks = acknowledged(step.acks, self._stream(), self._stats.partition)
             said += [*self._orders.acks(acks), *self._index.news(self._pipeline, self._floors)]
             if may_wait and not said and step.progress.at_rest:
-                self._silent.append(step)
+                self._uncommitted.append(step)
             else:
                 await self._commit(said, step.position, step.progress)
                 self._crash.reach("after_commit")
@@ -189,6 +188,6 @@ class Committing:
         self.position, self.progress = position, progress
         self._committed_s = self._context.clock.monotonic_s()
         self._context.stats.transactions += 1
-        for step in self._silent:
+        for step in self._uncommitted:
             self._context.stats.count(step)
-        self._silent.clear()
+        self._uncommitted.clear()

@@ -91,7 +91,8 @@ class PartitionOwner:
         self._tp = TopicPartition(topic, partition)
         self._run = Blocking(context)
         self._reader = self._new_reader()
-        self._begun = (position, progress)
+        self._began_at = position
+        self._began_with = progress
         self._due = position
         """Offset up to which batches have come; the position may be beyond, see
         `commit_position`."""
@@ -178,7 +179,7 @@ class PartitionOwner:
         self._flushing = flushing = Flushing(
             self._context,
             pipeline,
-            begun=self._begun[0],
+            begun=self._began_at,
             run=self._run,
             on_written=lambda: self._orders.tell(self),
         )
@@ -273,12 +274,12 @@ class PartitionOwner:
     @property
     def position(self) -> int:
         """What is committed: the first offset that is not applied for good."""
-        return self._begun[0] if self._committing is None else self._committing.position
+        return self._began_at if self._committing is None else self._committing.position
 
     @property
     def progress(self) -> Progress:
         """What is committed with the position."""
-        return self._begun[1] if self._committing is None else self._committing.progress
+        return self._began_with if self._committing is None else self._committing.progress
 
     @property
     def has_room(self) -> bool:
@@ -320,7 +321,7 @@ class PartitionOwner:
             self._waiting.put_nowait(fetched)
 
     async def _next_batch(self) -> Fetched | None:
-        """The next batch, or None where what is silent is to be committed before one comes."""
+        """The next batch, or None where what waits is to be committed before one comes."""
         committing = self._committing
         assert committing is not None
         if committing.settled:
@@ -353,8 +354,7 @@ class PartitionOwner:
         committed = False
         for part in self._recovery.replay.floors.parts(fetched.records, batch, self._pipeline):
             committed |= await self._committing.steps(self._pipeline.steps(part), records)
-        waits = not (committed or self._committing.settled or self._flushing.due)
-        if not waits or self._committing.may_wait_s <= 0:
+        if committed or self._committing.may_wait_s <= 0 or self._flushing.due:
             await self._look()
 
     async def _look(self) -> None:
@@ -380,7 +380,8 @@ class PartitionOwner:
         """Whether all is committed. A broker that does not answer must not hold up a stop: what is
         not committed then is done again by the next claim."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settle(), SETTLE_S)
+            async with asyncio.timeout(SETTLE_S):
+                await self._settle()
         return self._may_build
 
     @property

@@ -281,13 +281,20 @@ class Worker:
                 await asyncio.wait_for(
                     self._leave(app, ownership, readers, coordinator), STOP_DEADLINE_S
                 )
-            except TimeoutError:
-                before = "" if self._failure is None else f"{self._failure}. "
-                self._failure = NotStoppedError(
-                    f"{before}The worker did not stop in order within {STOP_DEADLINE_S:.0f} s: "
-                    f"Kafka ({self._settings.bootstrap_servers}) may not answer. Nothing is lost: "
-                    "the next start goes on from what is committed"
-                )
+            except Exception as error:
+                self._failure = self._not_stopped(error)
+
+    def _not_stopped(self, error: Exception) -> NotStoppedError:
+        """What to say where stopping has failed, after what it was stopped for."""
+        before = "" if self._failure is None else f"{self._failure}. "
+        why = repr(error)
+        if isinstance(error, TimeoutError):
+            why = f"it took more than {STOP_DEADLINE_S:.0f} s"
+        return NotStoppedError(
+            f"{before}The worker did not stop in order ({why}): Kafka at "
+            f"{self._settings.bootstrap_servers} may not answer. Nothing is lost: the next start "
+            "goes on from what is committed"
+        )
 
     async def _watch(
         self, app: App, ownership: Ownership, readers: Readers, coordinator: CoordinatorService

@@ -16,5 +16,4 @@ from streams.runtime.context import Limits
 if __name__ == "__main__":
     # What a worker takes where it is given no limits.
     setattr(worker, "Limits", partial(Limits, **json.loads(sys.argv[1])))  # noqa: B010
-    sys.argv = ["rewindow", *sys.argv[2:]]
-    main()
+    main(sys.argv[2:])

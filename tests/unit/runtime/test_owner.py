@@ -583,7 +583,11 @@ NOW_AND_THEN = Limits(commit_every_s=3_600)
 END = len(LOG)
 
 
-async def silent(one: Estate) -> tuple[PartitionOwner, asyncio.Task[None]]:
+async def refuses(*_: Any, **__: Any) -> None:
+    raise ProducerFenced
+
+
+async def uncommitted(one: Estate) -> tuple[PartitionOwner, asyncio.Task[None]]:
     """An owner that has committed at `END` + 1, and lately; two batches since say nothing."""
     owner, task = await one.running(CLOSED)
     await quiet()
@@ -600,7 +604,7 @@ async def test_batches_that_say_nothing_are_committed_with_the_next_one_that_doe
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     monkeypatch.setattr(committing_module, "outgoing", lambda *_: ["a vector"])
     await taken(one, owner, ("ann", 34, 1))
     assert one.positions == [END + 1, END + 4]
@@ -614,7 +618,7 @@ async def test_what_says_nothing_waits_for_no_longer_than_it_may(
     estate: Callable[..., Estate],
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     one.town.now_s += 3_600
     await taken(one, owner, ("ann", 34, 1))
     assert one.positions == [END + 1, END + 4]
@@ -626,7 +630,7 @@ async def test_what_says_nothing_is_committed_though_nothing_follows(
     estate: Callable[..., Estate],
 ) -> None:
     one = estate(limits=Limits(commit_every_s=0.05))
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     await until(lambda: one.positions == [END + 1, END + 3])
     assert owner.caught_up
     await owner.stop()
@@ -638,7 +642,7 @@ async def test_nothing_without_a_batch_is_built_upon_what_is_not_committed(
     estate: Callable[..., Estate], what: str
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     match what:
         case "obey":
             await owner.obey()
@@ -658,7 +662,7 @@ async def test_nothing_reaches_the_disk_before_it_is_committed(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(limits=replace(NOW_AND_THEN, flush_every_s=1_000))
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     began, begin = [], Flushing.begin
 
     async def beginning(self: Flushing, *then: Any) -> None:
@@ -677,10 +681,7 @@ async def test_what_could_not_be_committed_is_not_built_upon(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
-
-    async def refuses(*_: Any, **__: Any) -> None:
-        raise ProducerFenced
+    owner, task = await uncommitted(one)
 
     monkeypatch.setattr(owner.producer, "commit", refuses)
     with pytest.raises(ProducerFenced):
@@ -697,7 +698,7 @@ async def test_an_owner_that_is_cancelled_ends_though_a_batch_comes(
     estate: Callable[..., Estate], turns: int
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     await queued(one, owner, ("ann", 34, 1))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -709,7 +710,7 @@ async def test_an_owner_that_is_cancelled_ends_though_a_batch_comes(
 
 async def test_who_has_a_batch_in_hand_is_not_caught_up(estate: Callable[..., Estate]) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     await owner.obey()
     await queued(one, owner, ("ann", 34, 1))
     seen = []
@@ -721,11 +722,11 @@ async def test_who_has_a_batch_in_hand_is_not_caught_up(estate: Callable[..., Es
     task.cancel()
 
 
-async def test_what_is_decided_is_looked_at_though_every_batch_ends_in_silence(
+async def test_what_is_decided_is_looked_at_though_the_end_of_every_batch_says_nothing(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     looked: list[int] = []
     steps: list[Any] = []
     obey = Obedience.obey
@@ -754,14 +755,11 @@ async def test_what_is_committed_is_counted_once(
     estate: Callable[..., Estate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = estate(limits=NOW_AND_THEN)
-    owner, task = await silent(one)
+    owner, task = await uncommitted(one)
     stats = one.town.stats
     assert (stats.transactions, stats.events) == (1, 1)
     await owner.obey()
     assert (stats.transactions, stats.events) == (2, 3)
-
-    async def refuses(*_: Any, **__: Any) -> None:
-        raise ProducerFenced
 
     monkeypatch.setattr(owner.producer, "commit", refuses)
     monkeypatch.setattr(committing_module, "outgoing", lambda *_: ["a vector"])
