@@ -68,10 +68,11 @@ def worker(
     console = Console(stderr=True)
     _log_to(console, verbose=verbose)
     _one_thread_in_frames()
+    gc.disable()  # what is imported stays, and has no cycles to look for
     from streams.runtime.worker import Worker
 
-    faulthandler.enable(2)  # stderr: a crash in native code says where it was
     _spare_the_collector()
+    faulthandler.enable(2)  # stderr: a crash in native code says where it was
 
     asyncio.run(_run(Worker(settings, instance=instance), settings.app, console, as_json=json))
     say("stopped")
@@ -87,6 +88,7 @@ def _spare_the_collector() -> None:
     """Batches are many objects that live for a moment: look for cycles less often."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 async def _run(running: Any, app: str, console: Console, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 import pyruhvro
 
 from streams.schema.decode import header
@@ -34,7 +35,10 @@ class VectorEncoder:
         the epoch. Values must fit the schema's types, and entities must not be null: a
         ValueError or polars' error otherwise, both faults of the caller.
         """
-        return self._key.encode(frame), self._value.encode(frame)
+        if frame.is_empty():
+            return [], []
+        table = self._value.table(frame)
+        return self._key.encode(table), self._value.encode(table)
 
 
 class _Columns:
@@ -46,16 +50,19 @@ class _Columns:
         self._arrow = pyruhvro.avro_to_arrow_schema(self._json)
         self._required = [f["name"] for f in schema["fields"] if not isinstance(f["type"], list)]
 
-    def encode(self, frame: pl.DataFrame) -> list[bytes]:
-        if frame.is_empty():
-            return []
+    def table(self, frame: pl.DataFrame) -> pa.Table:
+        """The schema's columns of a frame, in its types."""
         absent = [name for name in self._required if frame[name].null_count()]
         if absent:
             raise ValueError(f"columns {absent} hold nulls, which their schema does not allow")
         chosen = frame[self._arrow.names].rechunk()
-        table = chosen.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._arrow)
+        return chosen.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._arrow)
+
+    def encode(self, table: pa.Table) -> list[bytes]:
+        """What is framed of a table that has the schema's columns in its types."""
         encoded: list[bytes] = []
-        for batch in table.combine_chunks().to_batches():
+        chosen = [table[name] for name in self._arrow.names]
+        for batch in pa.table(chosen, schema=self._arrow).combine_chunks().to_batches():
             for bodies in pyruhvro.serialize_record_batch(batch, self._json, 1):
                 # Joined here: an Arrow scalar of bytes brings pandas in, a second of start-up.
                 encoded += [self._prefix + body for body in bodies.to_pylist()]

@@ -32,7 +32,7 @@ def pairs_of_sets(draw: st.DrawFn) -> tuple[FeatureSet, FeatureSet]:
     return old, new
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(pairs_of_sets(), st.lists(CLICKS, min_size=2, max_size=40), st.data())
 def test_a_set_added_later_catches_up(
     sets: tuple[FeatureSet, FeatureSet], clicks: list[Click], data: st.DataObject

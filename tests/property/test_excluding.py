@@ -102,7 +102,7 @@ class Both:
             self.rig.pipeline.flush()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_events_that_are_left_out_never_were(data: st.DataObject) -> None:
     sets = data.draw(small_versions())

@@ -57,7 +57,7 @@ async def _run(world: World, cuts: st.DataObject | None) -> None:
         await world.stop()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(rekeyed_logs(), st.sampled_from((10, 20)), st.data())
 def test_a_trimmed_stream_gives_whole_windows_only(
     made: tuple[int, Log], window_ms: int, data: st.DataObject

@@ -84,7 +84,7 @@ async def _dies(*_: Any) -> None:
     raise CrashError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.one_of(keyed_logs(), rekeyed_logs()), st.data())
 def test_begun_from_what_it_was_before(made: tuple[int, Log], data: st.DataObject) -> None:
     sources, log = made

@@ -17,7 +17,7 @@ from tests.property.strategies import (
 )
 from tests.reference import Decided, Idle, Record, Reference, compare
 
-EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def run(driver: Driver, stream: Stream, data: st.DataObject) -> None:

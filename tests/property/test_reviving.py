@@ -91,7 +91,7 @@ async def _run(town: Indexed, before: Sequence[int], *, trimmed_to: int) -> bool
     return ready
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.one_of(keyed_logs(), rekeyed_logs()), st.data())
 def test_warmed_from_where_its_windows_begin(made: tuple[int, Log], data: st.DataObject) -> None:
     sources, log = made

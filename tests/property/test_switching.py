@@ -196,7 +196,7 @@ def rows(rig: Rig) -> Iterator[Row]:
         )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_small_versions(data: st.DataObject) -> None:
     sets = data.draw(small_versions())
@@ -209,7 +209,7 @@ def test_small_versions(data: st.DataObject) -> None:
     assert sorted((one.feature_set, one.offset) for one in rig.late) == sorted(reference.late)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_going_there_and_back_leaves_no_trace(data: st.DataObject) -> None:
     # Panes, and what v1 closes in its own time after it is back, are as if it had stayed.

@@ -65,7 +65,7 @@ class Part:
 
 def run_part(first: int, count: int, defect: str | None) -> Part:
     """Some seeds, in this process; with a defect no more than up to the first that finds it."""
-    from tests.simulation.pool import in_pool
+    from tests.polars_pool import in_pool
 
     # What is loaded by now stays, and a part leaves little: there is no need to look for garbage
     # in its midst, which is an eighth of its time.

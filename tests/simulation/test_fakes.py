@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.errors import ProducerFenced
 
+from tests.polars_pool import in_pool
 from tests.simulation.broker import Broker
 from tests.simulation.loop import KilledError, Process, Scheduler
-from tests.simulation.pool import in_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -415,7 +415,7 @@ def by_definition(definition: FeatureSet, records: Sequence[Event]) -> dict[Vect
 
 
 class TestGenerated:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(st.data())
     def test_kinds_agree_with_a_second_reading_of_the_definitions(
         self, data: st.DataObject

@@ -404,8 +404,8 @@ class Counting(MemoryStore):
 def test_a_closing_never_holds_more_rows_than_the_limit(
     emit: Emit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 40 panes of 200 entities in one window; the last record closes four as-of times over them.
-    limit = 500
+    # 20 panes of 80 entities in one window; the last record closes four as-of times over them.
+    limit = 200
     given: list[int] = []
     made = Windows.values
 
@@ -414,25 +414,25 @@ def test_a_closing_never_holds_more_rows_than_the_limit(
         return made(self, pairs, kind)
 
     monkeypatch.setattr(Windows, "values", watched)
-    one = feature_set(feature(window_ms=400), name="a", emit=emit, allowed_lateness_ms=40)
+    one = feature_set(feature(window_ms=200), name="a", emit=emit, allowed_lateness_ms=40)
     bounded, whole = Rig(one, store=Counting, pairs_per_step=limit), Rig(one)
     for rig in (bounded, whole):
         rig.take(("ann", 0, 1))
-        for pane in range(0, 400, 10):
-            rig.take(*((f"e{n:03}", pane, 1) for n in range(200)))
+        for pane in range(0, 200, 10):
+            rig.take(*((f"e{n:03}", pane, 1) for n in range(80)))
             rig.pipeline.flush()
         rig.vectors.clear()
         given.clear()
-        rig.take(("ann", 470, 1), ("bob", 471, 1))
+        rig.take(("ann", 270, 1), ("bob", 271, 1))
         if rig is bounded:
             assert max(given) <= limit
     (store,) = bounded.stores.values()
     assert isinstance(store, Counting)
     assert store.most <= limit + 1
-    assert store.total > 4 * 200 * 40
+    assert store.total > 4 * 80 * 20
     finals = [[v for v in rig.vectors if v[3] != "update"] for rig in (bounded, whole)]
     assert finals[0] == finals[1]
-    assert len(finals[0]) > 800
+    assert len(finals[0]) > 320
 
 
 # -- sums ---------------------------------------------------------------------------------------

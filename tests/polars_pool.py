@@ -1,4 +1,4 @@
-"""Work in the thread of polars' pool, of which there is one in the simulation.
+"""Work in the thread of polars' pool, of which there is one in the tests.
 
 Most of what polars does with a frame is handed to that thread and waited for, which takes longer
 than to do it where frames have a few rows. From within the pool it is a plain call.
