@@ -15,7 +15,7 @@ import polars as pl
 
 from streams.datapath.partials import ENTITY, PANE
 from streams.names import AS_OF, KIND_FIELD
-from streams.windowing.accumulators import overflowed, result
+from streams.windowing.accumulators import SKETCHED, overflowed, result, sketch_result
 from streams.windowing.functions import Function
 from streams.windowing.panes import first_as_of, floor_to, last_as_of
 
@@ -37,6 +37,8 @@ CORRECTION = "correction"
 _FIRST = "@first"
 _LAST = "@last"
 _KEYS = [AS_OF, ENTITY]
+
+_AS_WRITTEN = pl.QueryOptFlags.none()
 
 _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
@@ -128,9 +130,10 @@ class Windows:
         """
         if rows.is_empty():
             return self._made.no_vectors
-        finals = self.values(self._pairs(rows, after_ms, through_ms), FINAL)
+        pairs = self._pairs(rows, after_ms, through_ms)
+        finals = _collected(self.values(pairs, FINAL).sort(AS_OF, ENTITY))
         empties = self._empties(rows, finals, after_ms, through_ms)
-        return pl.concat([finals, empties]).sort(AS_OF, ENTITY)
+        return finals if empties.is_empty() else pl.concat([finals, empties]).sort(AS_OF, ENTITY)
 
     def succeed(self, rows: pl.DataFrame, known: pl.Series, as_of_ms: int) -> pl.DataFrame:
         """Vectors of the first as-of time after those of another version, by entity.
@@ -138,27 +141,31 @@ class Windows:
         One `final` for each entity with an event in the longest window, and one `empty` for
         each of the `known` ones that has none: those that the other version had last.
         """
-        finals = self.values(self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms), FINAL)
-        return self._with_gone(finals, known, as_of_ms, EMPTY)
+        pairs = self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms)
+        return self._with_gone(self.values(pairs, FINAL), known, as_of_ms, EMPTY)
 
     def correct(self, rows: pl.DataFrame | None, known: pl.Series, as_of_ms: int) -> pl.DataFrame:
         """Vectors `correction` of one as-of time, by entity: over nothing for each of the `known`
         ones that has no event in the longest window, and for all of them without `rows`."""
         if rows is None:
-            return self._gone(known.unique(), as_of_ms, CORRECTION).sort(ENTITY)
+            return _collected(self._gone(known.unique(), as_of_ms, CORRECTION).sort(ENTITY))
         pairs = self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms)
         return self._with_gone(self.values(pairs, CORRECTION), known, as_of_ms, CORRECTION)
 
     def _with_gone(
-        self, vectors: pl.DataFrame, known: pl.Series, as_of_ms: int, kind: str
+        self, vectors: pl.LazyFrame, known: pl.Series, as_of_ms: int, kind: str
     ) -> pl.DataFrame:
+        said = _collected(vectors.sort(AS_OF, ENTITY))
         others = known.unique()
-        others = others.filter(~others.is_in(vectors[ENTITY].implode()))
-        return pl.concat([vectors, self._gone(others, as_of_ms, kind)]).sort(AS_OF, ENTITY)
+        others = others.filter(~others.is_in(said[ENTITY].implode()))
+        if others.is_empty():
+            return said
+        gone = self._gone(others, as_of_ms, kind)
+        return _collected(pl.concat([said.lazy(), gone]).sort(AS_OF, ENTITY))
 
-    def _gone(self, entities: pl.Series, as_of_ms: int, kind: str) -> pl.DataFrame:
+    def _gone(self, entities: pl.Series, as_of_ms: int, kind: str) -> pl.LazyFrame:
         as_of = pl.lit(as_of_ms, dtype=pl.Int64).alias(AS_OF)
-        return self._over_nothing(entities.to_frame(ENTITY).with_columns(as_of), kind)
+        return self._over_nothing(entities.to_frame(ENTITY).lazy().with_columns(as_of), kind)
 
     def updates(
         self,
@@ -186,13 +193,13 @@ class Windows:
         changed = changed.select(AS_OF, ENTITY).unique()
         near = self._pairs(rows, closed_ms, through_ms)
         near = near.join(changed, on=_KEYS, how="semi")
-        return self.values(near, UPDATE).sort(AS_OF, ENTITY)
+        return _collected(self.values(near, UPDATE).sort(AS_OF, ENTITY))
 
-    def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.DataFrame:
+    def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.LazyFrame:
         """One row for each as-of time of each row, in a column `as_of`."""
         first, last = self._bounds(after_ms, through_ms)
         times = pl.int_ranges(first, last + 1, self.view.every_ms).alias(AS_OF)
-        return rows.select(pl.exclude(CLOSED), times).explode(AS_OF, empty_as_null=False)
+        return rows.lazy().select(pl.exclude(CLOSED), times).explode(AS_OF, empty_as_null=False)
 
     def _empties(
         self, rows: pl.DataFrame, finals: pl.DataFrame, after_ms: int | None, through_ms: int
@@ -201,22 +208,25 @@ class Windows:
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        left = rows.select(self._made.gone_as_of, ENTITY, CLOSED).filter(
-            in_range & self._made.open_to_it
+        left = _collected(
+            rows.lazy()
+            .select(self._made.gone_as_of, ENTITY, CLOSED)
+            .filter(in_range & self._made.open_to_it)
         )
         if left.is_empty():
             return self._made.no_vectors
-        return self._over_nothing(left.unique(_KEYS).join(finals, on=_KEYS, how="anti"))
+        gone = left.lazy().unique(_KEYS).join(finals.lazy(), on=_KEYS, how="anti")
+        return _collected(self._over_nothing(gone))
 
-    def _over_nothing(self, gone: pl.DataFrame, kind: str = EMPTY) -> pl.DataFrame:
+    def _over_nothing(self, gone: pl.LazyFrame, kind: str = EMPTY) -> pl.LazyFrame:
         """A vector with nothing in it for each entity and as-of time of `gone`."""
         return gone.select(ENTITY, AS_OF, pl.lit(kind).alias(KIND_FIELD), *self._made.nothing)
 
-    def values(self, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
+    def values(self, pairs: pl.LazyFrame, kind: str) -> pl.LazyFrame:
         """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
-        if pairs.is_empty():
-            return self._made.no_vectors
         longest, *others = self._made.by_window
+        if others:
+            pairs = _collected(pairs).lazy()  # once, for all windows
         vectors = longest.computed(pairs)
         for one in others:
             inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + one.window_ms)
@@ -238,8 +248,8 @@ class Windows:
         Those with no row in the longest window are left out.
         """
         keys = vectors.select(AS_OF, ENTITY)
-        pairs = self._pairs(rows, after_ms, through_ms).join(keys, on=_KEYS, how="semi")
-        return self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED)
+        pairs = self._pairs(rows, after_ms, through_ms).join(keys.lazy(), on=_KEYS, how="semi")
+        return _collected(self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED))
 
 
 class _Made:
@@ -291,7 +301,6 @@ class _OfWindow:
         self.window_ms = window_ms
         self.overflows = f"{OVERFLOWED}.{window_ms}"
         """Column with the number of sums that left 64 bits."""
-        self._features = features
         used = {a.name: a for feature in features for a in feature.accumulators}
         self._merge = [e for a in used.values() for e in a.merge()]
         counted = [
@@ -300,23 +309,40 @@ class _OfWindow:
             if feature.function is Function.SUM and feature.dtype == pl.Int64
         ]
         zero = pl.lit(0, dtype=pl.UInt32)
-        self._count = pl.sum_horizontal(zero, *counted).alias(self.overflows)
+        self._sketched = [one for one in features if one.function in SKETCHED]
+        self._values = [
+            *_KEYS,
+            pl.sum_horizontal(zero, *counted).alias(self.overflows),
+            *(
+                result(one.function, one.accumulators, one.dtype).alias(one.name)
+                for one in features
+                if one.function not in SKETCHED
+            ),
+        ]
 
-    def computed(self, pairs: pl.DataFrame) -> pl.DataFrame:
+    def computed(self, pairs: pl.LazyFrame) -> pl.LazyFrame:
         """The features of the (as-of time, entity) groups of `pairs`."""
         merged = pairs.group_by(_KEYS).agg(self._merge)
-        values = [
-            result(
-                merged,
-                feature.function,
-                feature.accumulators,
-                dtype=feature.dtype,
-                q=feature.q,
-                k=feature.k,
-            ).alias(feature.name)
-            for feature in self._features
+        if not self._sketched:
+            return merged.select(self._values)
+        gathered = _collected(merged)
+        sketched = [
+            sketch_result(
+                gathered[one.accumulators[0].name],
+                one.function,
+                one.accumulators[0],
+                q=one.q,
+                k=one.k,
+            ).alias(one.name)
+            for one in self._sketched
         ]
-        return merged.select(*_KEYS, self._count, *values)
+        return gathered.select(self._values).with_columns(sketched).lazy()
+
+
+def _collected(operations: pl.LazyFrame) -> pl.DataFrame:
+    """What operations come to, in one go. They are few, and so are the rows: to look for a better
+    plan would take longer than it saves."""
+    return operations.collect(engine="in-memory", optimizations=_AS_WRITTEN)
 
 
 def zero_over_nothing(feature: FeatureView) -> pl.Expr:

@@ -1,9 +1,9 @@
 """Accumulators: mergeable partial results, each a few columns of a frame.
 
-Every kind says how its columns come from a group of events (`build`), how the columns of
-several partials become one (`merge`), and `result` turns a group of partials into a
-feature's value. All three are polars aggregations, so a batch costs one group-by whatever
-the number of entities; sketches add one Python call per group.
+Every kind says how its columns come from a group of events (`build`), and how the columns of
+several partials become one (`merge`); `result` and `sketch_result` turn a group of partials into
+a feature's value. They are polars aggregations, so a batch costs one group-by whatever the number
+of entities; sketches add one Python call per group.
 
 Value columns of events are prepared by the caller: filtered, cast, NaN turned into null.
 """
@@ -61,6 +61,9 @@ KINDS: dict[Function, tuple[Kind, ...]] = {
     Function.TOP_K: (Kind.FREQUENT,),
 }
 """The accumulators that each function is computed from."""
+
+SKETCHED = (Function.APPROX_DISTINCT, Function.QUANTILE, Function.TOP_K)
+"""Functions whose values Python reads from sketches, each from one accumulator."""
 
 Columns = tuple[tuple[str, pl.DataType], ...]
 
@@ -257,17 +260,8 @@ def overflowed(accumulator: Columnar) -> pl.Expr:
     return (~fits).fill_null(False).cast(pl.UInt32)
 
 
-def result(
-    merged: pl.DataFrame,
-    function: Function,
-    accumulators: Sequence[Columnar],
-    *,
-    dtype: pl.DataType,
-    q: float | None,
-    k: int | None,
-) -> pl.Expr | pl.Series:
-    """Values of a feature out of merged partials (sketch columns as gathered lists), for a
-    `select` over them.
+def result(function: Function, accumulators: Sequence[Columnar], dtype: pl.DataType) -> pl.Expr:
+    """Values of a feature of merged partials, for a `select` over them; not of `SKETCHED` ones.
 
     `dtype` is the feature's output type. Sums of integers outside 64 bits are null.
     """
@@ -289,17 +283,29 @@ def result(
             expr = expr.sqrt() if function is Function.STDDEV else expr
         case Function.FIRST | Function.LAST:
             expr = pl.col(first.columns[3][0])
-        case Function.APPROX_DISTINCT:
-            return sketches.count_distinct(merged[first.name]).fill_null(0)
-        case Function.QUANTILE:
-            assert q is not None
-            return sketches.quantile(merged[first.name], q)
-        case Function.TOP_K:
-            assert k is not None
-            return _typed_top_k(sketches.top_k(merged[first.name], k), first.dtype)
         case _:
             expr = column
     return expr.cast(dtype)
+
+
+def sketch_result(
+    gathered: pl.Series,
+    function: Function,
+    accumulator: Columnar,
+    *,
+    q: float | None,
+    k: int | None,
+) -> pl.Series:
+    """Values of a feature that is `SKETCHED`, of its sketches: a list for each group."""
+    match function:
+        case Function.APPROX_DISTINCT:
+            return sketches.count_distinct(gathered).fill_null(0)
+        case Function.QUANTILE:
+            assert q is not None
+            return sketches.quantile(gathered, q)
+        case _:
+            assert k is not None
+            return _typed_top_k(sketches.top_k(gathered, k), accumulator.dtype)
 
 
 def _typed_top_k(pairs: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -12,12 +12,14 @@ from streams.definitions.model import Feature, Function
 from streams.windowing.accumulators import (
     EVENT_TIME,
     KINDS,
+    SKETCHED,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
     Columnar,
     Kind,
     merge_partials,
     result,
+    sketch_result,
     storage_type,
 )
 from tests.expected import expect
@@ -134,14 +136,12 @@ def test_merging_any_cut_in_any_order_gives_what_the_events_give(
     left = merge_partials(pl.concat(pieces[:cut]), ["key"], accumulators)
     merged = pl.concat([left, *pieces[cut:]])
     gathered = merged.group_by("key").agg([e for a in accumulators for e in a.merge()])
-    made = result(
-        gathered,
-        feature.function,
-        accumulators,
-        dtype=output_type(feature.function, dtype),
-        q=feature.q,
-        k=feature.k,
-    )
+    made: pl.Expr | pl.Series
+    if feature.function in SKETCHED:
+        (one,) = accumulators
+        made = sketch_result(gathered[one.name], feature.function, one, q=feature.q, k=feature.k)
+    else:
+        made = result(feature.function, accumulators, output_type(feature.function, dtype))
     series = gathered.select(made.alias("made")).to_series()
     ordered = [value for _, value in sorted(zip(origins, values, strict=True))]
     known = [value for value in ordered if value is not None]

@@ -7,12 +7,15 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.definitions.model import Emit, FeatureSet, Function
 from tests.small import feature, feature_set
 from tests.unit.datapath.rig import Click, Rig, Vector
+
+pytestmark = pytest.mark.polars_pool
 
 EVENTS = st.tuples(
     st.sampled_from(["", "a", "a\0", "b", "ü", "\U0001f6eb", *(f"e{n}" for n in range(9))]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from tests.property.strategies import (
     several_sets,
 )
 from tests.reference import Decided, Idle, Record, Reference, compare
+
+pytestmark = pytest.mark.polars_pool
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -409,8 +409,8 @@ def test_a_closing_never_holds_more_rows_than_the_limit(
     given: list[int] = []
     made = Windows.values
 
-    def watched(self: Windows, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
-        given.append(pairs.height)
+    def watched(self: Windows, pairs: pl.LazyFrame, kind: str) -> pl.LazyFrame:
+        given.append(pairs.collect().height)
         return made(self, pairs, kind)
 
     monkeypatch.setattr(Windows, "values", watched)

@@ -330,8 +330,8 @@ def test_taking_over_never_holds_more_rows_than_the_limit(
     held: list[int] = []
     values = Windows.values
 
-    def watched(self: Windows, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
-        given.append(pairs.height)
+    def watched(self: Windows, pairs: pl.LazyFrame, kind: str) -> pl.LazyFrame:
+        given.append(pairs.collect().height)
         return values(self, pairs, kind)
 
     def counted(ranges: Sequence[Range], limit: int) -> Iterator[Run]:
