@@ -66,13 +66,13 @@ class Windows:
         oldest = self.oldest_pane_ms(closed_ms) - self.view.retention_ms
         return floor_to(oldest, self.view.pane_ms)
 
-    def first_as_of(self) -> pl.Expr:
-        """First as-of time that a row's pane belongs to."""
-        return self._made.first_as_of
+    def closed_for_some(self) -> pl.Expr:
+        """`@closed` of events where some window of their pane had closed, null elsewhere."""
+        return self._made.closed_for_some
 
-    def last_as_of(self) -> pl.Expr:
-        """Last as-of time that a row's pane belongs to."""
-        return self._made.last_as_of
+    def closed_for_all(self) -> pl.Expr:
+        """Whether every window of the pane of an event had closed: it is late."""
+        return self._made.closed_for_all
 
     def _bounds(self, after_ms: int | None, through_ms: int) -> tuple[pl.Expr, pl.Expr]:
         """First and last as-of time in `(after, through]` that a row counts for."""
@@ -263,6 +263,9 @@ class _Made:
     ) -> None:
         self.first_as_of = first_as_of(pl.col(PANE), pane_ms, every_ms)
         self.last_as_of = last_as_of(pl.col(PANE), longest_window_ms, every_ms)
+        some_closed = pl.col(CLOSED) >= self.first_as_of
+        self.closed_for_some = pl.when(some_closed).then(pl.col(CLOSED)).alias(CLOSED)
+        self.closed_for_all = self.last_as_of <= pl.col(CLOSED)
         self.after_closed = pl.col(CLOSED) + every_ms
         self.gone_as_of = (self.last_as_of + every_ms).alias(AS_OF)
         self.open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))

@@ -106,7 +106,7 @@ class SetPath:
         if selected[ENTITY].null_count():
             orphans = tuple(selected.filter(pl.col(ENTITY).is_null())[OFFSET])
             selected = selected.filter(pl.col(ENTITY).is_not_null())
-        is_late = selected.select(self.windows.last_as_of() <= pl.col(CLOSED)).to_series()
+        is_late = selected.select(self.windows.closed_for_all()).to_series()
         return Prepared(
             partials=self.live.build(selected),
             stand_ins=self.off.prepare(events),

@@ -103,8 +103,7 @@ class LiveView:
         `@closed` is what had closed when an event arrived; in the partials it is null for what
         counts in every window of its pane.
         """
-        on_time = pl.col(CLOSED) < self.windows.first_as_of()
-        selected = selected.with_columns(pl.when(~on_time).then(pl.col(CLOSED)).alias(CLOSED))
+        selected = selected.with_columns(self.windows.closed_for_some())
         floors = [one.floor_ms for one in self.bundles]
         lowest = min((ms for ms in floors if ms is not None), default=None)
         if lowest is not None and None not in floors:

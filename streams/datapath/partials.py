@@ -35,11 +35,16 @@ class Partials:
         if any(_events_of(one) != _events_of(first) for one in bundles):
             raise ValueError("bundles that are built together have panes and filters in common")
         self.accumulators = tuple(a for one in bundles for a in one.accumulators)
-        self._entity = entity_text(first.entity)
-        self._pane = pane_of(pl.col(EVENT_TIME), first.pane_ms)
         self._where = _kept(first, fields)
         self._values: dict[tuple[str | None, str | None, str], tuple[str, pl.Expr]] = {}
         self._value_of = {a.name: self._value(a, fields) for a in self.accumulators}
+        self._selected = [
+            pane_of(pl.col(EVENT_TIME), first.pane_ms).alias(PANE),
+            entity_text(first.entity).alias(ENTITY),
+            *map(pl.col, (EVENT_TIME, SOURCE_PARTITION, SOURCE_OFFSET)),
+            *(expr for _, expr in self._values.values()),
+        ]
+        self._built = [e for a in self.accumulators for e in a.build(self._value_of[a.name])]
         self._ordered = any(a.kind in (Kind.FIRST, Kind.LAST) for a in self.accumulators)
 
     def _value(self, accumulator: Accumulator, fields: Mapping[str, pl.DataType]) -> str:
@@ -66,23 +71,13 @@ class Partials:
         Events that the set's filter takes out, or an exclusion, are gone; an entity may be null.
         """
         frame = events if self._where is None else events.filter(self._where)
-        return frame.select(
-            self._pane.alias(PANE),
-            self._entity.alias(ENTITY),
-            EVENT_TIME,
-            SOURCE_PARTITION,
-            SOURCE_OFFSET,
-            *extra,
-            *(expr for _, expr in self._values.values()),
-        )
+        return frame.select(*self._selected, *extra)
 
     def build(self, selected: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         """Partials by `keys` (`@pane`, `@entity` and what else) out of `select`'s frame."""
         if self._ordered:
             selected = selected.sort(EVENT_TIME, SOURCE_PARTITION, SOURCE_OFFSET)
-        built = selected.group_by(keys).agg(
-            [e for a in self.accumulators for e in a.build(self._value_of[a.name])]
-        )
+        built = selected.group_by(keys).agg(self._built)
         finished = [
             series
             for a in self.accumulators

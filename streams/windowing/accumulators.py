@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -249,9 +250,15 @@ def merge_partials(
     frame: pl.DataFrame, keys: Sequence[str], accumulators: Sequence[Columnar]
 ) -> pl.DataFrame:
     """One partial per group of `keys`, out of partials; rows in no particular order."""
-    merged = frame.group_by(keys).agg([e for a in accumulators for e in a.merge()])
+    merged = frame.group_by(keys).agg(_merging(tuple(accumulators)))
     finished = [series for a in accumulators for series in a.finish_merge(merged)]
     return merged.with_columns(finished) if finished else merged
+
+
+@lru_cache(maxsize=1_000)
+def _merging(accumulators: tuple[Columnar, ...]) -> list[pl.Expr]:
+    """Made once: for few rows that takes longer than what they compute."""
+    return [e for one in accumulators for e in one.merge()]
 
 
 def overflowed(accumulator: Columnar) -> pl.Expr:

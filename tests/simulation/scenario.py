@@ -85,7 +85,7 @@ class Scenario:
 
     async def _produce(self) -> None:
         world, rng = self._world, self._rng
-        for chunk in catalog.chunks(rng, world.partitions, rng.randint(4, 10)):
+        for chunk in catalog.chunks(rng, world.partitions, rng.randint(3, 8)):
             await asyncio.sleep(rng.choice((0.0, 0.1, 0.6)))
             if not rng.randrange(12):
                 world.send([*chunk[:1]], transaction=False)
