@@ -67,6 +67,9 @@ class RekeyCursor:
         self._producer: PartitionProducer | None = None
         self._router = self._new_router()
         self._turn = asyncio.Lock()
+        self._claimed = False
+        """Whether the consumer fetches from what is committed; before its seek it may be beyond
+        records of which the commit has failed."""
         self._in_hand = False
         self._committing = False
         self._broken: Exception | None = None
@@ -174,7 +177,7 @@ class RekeyCursor:
 
     async def _let_go(self) -> None:
         async with self._turn:
-            self._in_hand = False
+            self._claimed = self._in_hand = False
             producer, self._producer = self._producer, None
             if producer is None:
                 return
@@ -203,6 +206,7 @@ class RekeyCursor:
         self.position, self.progress = start.position, start.progress
         self._untold_floor = start.progress.floor_ms is not None
         self._consumer.seek(self._tp, start.position)  # 5
+        self._claimed = True
         log.info("%s: rekeying for %s from %d", self._where, self._stream.name, start.position)
 
     # -- batches ------------------------------------------------------------------------------
@@ -222,9 +226,9 @@ class RekeyCursor:
                 self._committing = True
                 try:
                     await self._work(records)
+                    self._in_hand = False  # what has failed stays there until it is let go of
                 finally:
                     self._committing = False
-                    self._in_hand = False
 
     async def _look_up_schemas(self, records: Records) -> None:
         unknown = self._router.unknown_ids(records)
@@ -289,8 +293,7 @@ class RekeyCursor:
     def caught_up(self) -> bool:
         """Whether the partition is claimed and nothing is in hand."""
         return (
-            self._producer is not None
-            and self.position >= 0
+            self._claimed
             and not self._in_hand
             and not self._turn.locked()
             and not self._stopping.is_set()
@@ -328,7 +331,7 @@ class RekeyCursor:
         before = self.position
         async with self._turn:
             changed = self._in_hand or self.position != before or self._broken is not None
-            if changed or self._producer is None or self._stopping.is_set():
+            if changed or not self._claimed or self._stopping.is_set():
                 return
             try:
                 await self._commit([], position, progress, marker=marker)

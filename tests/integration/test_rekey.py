@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from streams.kafka import aiokafka_config
 from streams.runtime import rekey_cursor
 from streams.runtime.producer import PartitionProducer
 from streams.runtime.rekey_output import entity_hash
+from streams.runtime.rekey_start import find_start
 from streams.schema.registry import Registry
 from tests.integration.kafka_tools import Incoming, Outgoing
 from tests.integration.rekey_rig import Rig, events, markers, without_offset
@@ -237,6 +239,43 @@ async def test_errors_in_a_batch_lose_and_double_nothing(
             await rig.caught_up(2 * n + 2)
     assert calls > 8
     assert _origins(await rig.everything()) == [(p, o) for p in range(2) for o in range(8)]
+    assert not rig.failures
+
+
+async def test_nothing_is_stepped_over_while_what_failed_is_claimed_anew(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The consumer has fetched beyond the record until it is sought back to it.
+    rig = make_rig(source_partitions=1)
+    commit = PartitionProducer.commit
+    claiming, go_on = threading.Event(), threading.Event()
+
+    async def failing(self: PartitionProducer, outgoing: Any, offset: Any) -> None:
+        if outgoing and not claiming.is_set():
+            raise ConnectionError("nothing sent")
+        await commit(self, outgoing, offset)
+
+    def waiting(*given: Any) -> Any:
+        claiming.set()
+        assert go_on.wait(60)
+        return find_start(*given)
+
+    async with rig.stage() as stage:
+        async with asyncio.timeout(60):
+            while not any(one.caught_up for one in stage.cursors):
+                await asyncio.sleep(0.05)
+        (cursor,) = stage.cursors
+        monkeypatch.setattr(PartitionProducer, "commit", failing)
+        monkeypatch.setattr(rekey_cursor, "find_start", waiting)
+        await rig.produce(rig.ride(0, 1, "d"))
+        try:
+            assert await asyncio.to_thread(claiming.wait, 60)
+            assert not cursor.caught_up
+            await cursor.commit_position(1)
+        finally:
+            go_on.set()
+        await rig.caught_up(1)
+    assert _origins(await rig.everything()) == [(0, 0)]
     assert not rig.failures
 
 
