@@ -66,11 +66,16 @@ class Rig:
         worker.until(self.finished, "done with all events")
         assert worker.stop() == 0, worker.messages
 
-    def judge(self) -> None:
-        """All that must have come out has, once, and nothing else."""
+    def judge(self, *, sent_again: bool = False) -> None:
+        """All that must have come out has, once, and nothing else.
+
+        The log says what must: with `sent_again` the producer may have written some records twice,
+        since a broker that was killed could not tell it that it had them.
+        """
         verdict = self.check.verdict()
         assert verdict.clean, verdict
-        assert verdict.events == len(self.produced)
+        written, produced = verdict.events, len(self.produced)
+        assert written >= produced if sent_again else written == produced
         assert verdict.vectors > 0
 
 
@@ -231,7 +236,7 @@ def test_a_broker_that_is_stopped_and_killed_under_load(
         trickle.finish()
         rig.produce(events.closing())
         rig.finish(worker)
-    rig.judge()
+    rig.judge(sent_again=True)
 
 
 def test_a_worker_ends_though_the_broker_is_away(frail_rig: Rig, frail_stack: DevStack) -> None:
