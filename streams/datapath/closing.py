@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from streams.datapath.collecting import collected
 from streams.datapath.partials import ENTITY, PANE
 from streams.names import AS_OF, KIND_FIELD
 from streams.windowing.accumulators import SKETCHED, overflowed, result, sketch_result
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from streams.definitions.plan import FeatureView, View
 
 CLOSED = "@closed"
+LATE = "@late"
+"""Column of events: whether every window of their pane had closed."""
 
 OVERFLOWED = "@overflowed"
 """Column of vectors: how many of its sums of integers left 64 bits and are null."""
@@ -37,8 +40,6 @@ CORRECTION = "correction"
 _FIRST = "@first"
 _LAST = "@last"
 _KEYS = [AS_OF, ENTITY]
-
-_AS_WRITTEN = pl.QueryOptFlags.none()
 
 _ZERO_OVER_NOTHING = (Function.COUNT, Function.APPROX_DISTINCT)
 
@@ -66,13 +67,10 @@ class Windows:
         oldest = self.oldest_pane_ms(closed_ms) - self.view.retention_ms
         return floor_to(oldest, self.view.pane_ms)
 
-    def closed_for_some(self) -> pl.Expr:
-        """`@closed` of events where some window of their pane had closed, null elsewhere."""
-        return self._made.closed_for_some
-
-    def closed_for_all(self) -> pl.Expr:
-        """Whether every window of the pane of an event had closed: it is late."""
-        return self._made.closed_for_all
+    def judged(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """Events whose `@closed` says what had closed when they arrived, with `@late`; and where no
+        window of their pane had closed, `@closed` is null."""
+        return events.with_columns(self._made.closed_for_some, self._made.late)
 
     def _bounds(self, after_ms: int | None, through_ms: int) -> tuple[pl.Expr, pl.Expr]:
         """First and last as-of time in `(after, through]` that a row counts for."""
@@ -131,7 +129,7 @@ class Windows:
         if rows.is_empty():
             return self._made.no_vectors
         pairs = self._pairs(rows, after_ms, through_ms)
-        finals = _collected(self.values(pairs, FINAL).sort(AS_OF, ENTITY))
+        finals = collected(self.values(pairs, FINAL).sort(AS_OF, ENTITY))
         empties = self._empties(rows, finals, after_ms, through_ms)
         return finals if empties.is_empty() else pl.concat([finals, empties]).sort(AS_OF, ENTITY)
 
@@ -148,20 +146,20 @@ class Windows:
         """Vectors `correction` of one as-of time, by entity: over nothing for each of the `known`
         ones that has no event in the longest window, and for all of them without `rows`."""
         if rows is None:
-            return _collected(self._gone(known.unique(), as_of_ms, CORRECTION).sort(ENTITY))
+            return collected(self._gone(known.unique(), as_of_ms, CORRECTION).sort(ENTITY))
         pairs = self._pairs(rows, as_of_ms - self.view.every_ms, as_of_ms)
         return self._with_gone(self.values(pairs, CORRECTION), known, as_of_ms, CORRECTION)
 
     def _with_gone(
         self, vectors: pl.LazyFrame, known: pl.Series, as_of_ms: int, kind: str
     ) -> pl.DataFrame:
-        said = _collected(vectors.sort(AS_OF, ENTITY))
+        said = collected(vectors.sort(AS_OF, ENTITY))
         others = known.unique()
         others = others.filter(~others.is_in(said[ENTITY].implode()))
         if others.is_empty():
             return said
         gone = self._gone(others, as_of_ms, kind)
-        return _collected(pl.concat([said.lazy(), gone]).sort(AS_OF, ENTITY))
+        return collected(pl.concat([said.lazy(), gone]).sort(AS_OF, ENTITY))
 
     def _gone(self, entities: pl.Series, as_of_ms: int, kind: str) -> pl.LazyFrame:
         as_of = pl.lit(as_of_ms, dtype=pl.Int64).alias(AS_OF)
@@ -193,7 +191,7 @@ class Windows:
         changed = changed.select(AS_OF, ENTITY).unique()
         near = self._pairs(rows, closed_ms, through_ms)
         near = near.join(changed, on=_KEYS, how="semi")
-        return _collected(self.values(near, UPDATE).sort(AS_OF, ENTITY))
+        return collected(self.values(near, UPDATE).sort(AS_OF, ENTITY))
 
     def _pairs(self, rows: pl.DataFrame, after_ms: int | None, through_ms: int) -> pl.LazyFrame:
         """One row for each as-of time of each row, in a column `as_of`."""
@@ -208,7 +206,7 @@ class Windows:
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        left = _collected(
+        left = collected(
             rows.lazy()
             .select(self._made.gone_as_of, ENTITY, CLOSED)
             .filter(in_range & self._made.open_to_it)
@@ -216,7 +214,7 @@ class Windows:
         if left.is_empty():
             return self._made.no_vectors
         gone = left.lazy().unique(_KEYS).join(finals.lazy(), on=_KEYS, how="anti")
-        return _collected(self._over_nothing(gone))
+        return collected(self._over_nothing(gone))
 
     def _over_nothing(self, gone: pl.LazyFrame, kind: str = EMPTY) -> pl.LazyFrame:
         """A vector with nothing in it for each entity and as-of time of `gone`."""
@@ -226,7 +224,7 @@ class Windows:
         """Vectors of the (as-of time, entity) groups of `pairs`, all features computed."""
         longest, *others = self._made.by_window
         if others:
-            pairs = _collected(pairs).lazy()  # once, for all windows
+            pairs = collected(pairs).lazy()  # once, for all windows
         vectors = longest.computed(pairs)
         for one in others:
             inside = pairs.filter(pl.col(AS_OF) <= pl.col(PANE) + one.window_ms)
@@ -249,7 +247,7 @@ class Windows:
         """
         keys = vectors.select(AS_OF, ENTITY)
         pairs = self._pairs(rows, after_ms, through_ms).join(keys.lazy(), on=_KEYS, how="semi")
-        return _collected(self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED))
+        return collected(self.values(pairs, FINAL).drop(KIND_FIELD, OVERFLOWED))
 
 
 class _Made:
@@ -265,7 +263,7 @@ class _Made:
         self.last_as_of = last_as_of(pl.col(PANE), longest_window_ms, every_ms)
         some_closed = pl.col(CLOSED) >= self.first_as_of
         self.closed_for_some = pl.when(some_closed).then(pl.col(CLOSED)).alias(CLOSED)
-        self.closed_for_all = self.last_as_of <= pl.col(CLOSED)
+        self.late = (self.last_as_of <= pl.col(CLOSED)).alias(LATE)
         self.after_closed = pl.col(CLOSED) + every_ms
         self.gone_as_of = (self.last_as_of + every_ms).alias(AS_OF)
         self.open_to_it = pl.col(CLOSED).is_null() | (pl.col(CLOSED) < pl.col(AS_OF))
@@ -328,7 +326,7 @@ class _OfWindow:
         merged = pairs.group_by(_KEYS).agg(self._merge)
         if not self._sketched:
             return merged.select(self._values)
-        gathered = _collected(merged)
+        gathered = collected(merged)
         sketched = [
             sketch_result(
                 gathered[one.accumulators[0].name],
@@ -340,12 +338,6 @@ class _OfWindow:
             for one in self._sketched
         ]
         return gathered.select(self._values).with_columns(sketched).lazy()
-
-
-def _collected(operations: pl.LazyFrame) -> pl.DataFrame:
-    """What operations come to, in one go. They are few, and so are the rows: to look for a better
-    plan would take longer than it saves."""
-    return operations.collect(engine="in-memory", optimizations=_AS_WRITTEN)
 
 
 def zero_over_nothing(feature: FeatureView) -> pl.Expr:

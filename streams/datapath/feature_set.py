@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from streams.datapath.batch import OFFSET
-from streams.datapath.closing import CLOSED
+from streams.datapath.closing import CLOSED, LATE
 from streams.datapath.entity_runs import Range, entity_runs
 from streams.datapath.partials import ENTITY, PANE
 from streams.datapath.stand_ins import Off, Rows
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from streams.datapath.bundle_state import BundleState
     from streams.datapath.live_view import LiveView
     from streams.datapath.versions import Predecessor
+
+ARRIVAL = "@arrival"
+"""Column of events: the watermark when they arrived, themselves included; null before any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,23 +97,21 @@ class SetPath:
 
     # -- a batch ----------------------------------------------------------------------------
 
-    def prepare(self, events: pl.DataFrame, arrival: pl.Series) -> Prepared:
-        """Partials and verdicts of a batch; `arrival` is the watermark at each event."""
+    def prepare(self, events: pl.DataFrame) -> Prepared:
+        """Partials and verdicts of a batch; `@arrival` is the watermark at each event."""
         lateness, every = self.view.allowed_lateness_ms, self.view.every_ms
-        closed = (pl.lit(arrival) - lateness).floordiv(every) * every
+        closed = (pl.col(ARRIVAL) - lateness).floordiv(every) * every
         if self.closed_ms is not None:
             closed = pl.max_horizontal(closed, pl.lit(self.closed_ms))
-        events = events.with_columns(closed.alias(CLOSED))
-        selected = self.live.partials.select(events, extra=[OFFSET, CLOSED])
+        selected = self.live.select(events, closed, OFFSET)
         orphans: tuple[int, ...] = ()
         if selected[ENTITY].null_count():
             orphans = tuple(selected.filter(pl.col(ENTITY).is_null())[OFFSET])
             selected = selected.filter(pl.col(ENTITY).is_not_null())
-        is_late = selected.select(self.windows.closed_for_all()).to_series()
         return Prepared(
             partials=self.live.build(selected),
-            stand_ins=self.off.prepare(events),
-            late=tuple(selected[OFFSET].filter(is_late)),
+            stand_ins=self.off.prepare(events, closed),
+            late=tuple(selected[OFFSET].filter(selected[LATE])),
             without_entity=orphans,
         )
 
@@ -185,7 +186,8 @@ class SetPath:
         """The batch's partials go to the bundles."""
         partials = prepared.partials
         has_late = partials[CLOSED].null_count() < partials.height
-        partials = partials.drop(CLOSED)
+        partials = partials.clone()
+        partials.drop_in_place(CLOSED)
         if has_late:
             partials = merge_partials(partials, [PANE, ENTITY], self.live.partials.accumulators)
         if len(self.live.bundles) == 1:

@@ -8,7 +8,6 @@ caller's to remember.
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +62,10 @@ class Intake:
         self.decoder = decoder
         self._rekeyed = rekeyed
         self._time = event_time_ms(source, fields)
-        self._problem = _problem(source.max_ahead_ms)
+        self._judged = (
+            self._time.alias(EVENT_TIME),
+            _problem(self._time, source.max_ahead_ms).alias(_ERROR),
+        )
 
     def unknown_ids(self, records: Sequence[Record]) -> set[int]:
         """Schema ids to look up and add to the decoder before `batch`."""
@@ -95,12 +97,10 @@ class Intake:
         decoded = self.decoder.decode(records.values)
         offsets = np.array(records.offsets, np.int64)
         rows = decoded.rows
-        frame = decoded.frame.with_columns(
-            pl.Series(OFFSET, offsets[rows]),
-            *self._origin(records, partition, rows),
-            self._time.alias(EVENT_TIME),
-        )
-        errors = frame.select(self._problem.alias(_ERROR)).to_series()
+        frame = decoded.frame.hstack(
+            [pl.Series(OFFSET, offsets[rows]), *self._origin(records, partition, rows)]
+        ).with_columns(self._judged)
+        errors = frame.drop_in_place(_ERROR)
         dead = [
             DeadLetter(offset=int(offsets[bad.position]), error=bad.error, detail=bad.detail)
             for bad in decoded.bad
@@ -118,16 +118,15 @@ class Intake:
         """Columns of source partition, source offset and timestamp, of the good `rows`."""
         if self._rekeyed:
             found = np.array([read_origin(one) for one in records.headers], np.int64).reshape(-1, 3)
+            partitions, offsets, timestamps = found[rows].T
         else:
-            found = np.empty((len(records), 3), np.int64)
-            found[:, 0] = partition
-            found[:, 1] = records.offsets
-            found[:, 2] = records.timestamps
-        found = found[rows]
+            partitions = np.full(len(rows), partition)
+            offsets = np.array(records.offsets, np.int64)[rows]
+            timestamps = np.array(records.timestamps, np.int64)[rows]
         return [
-            pl.Series(SOURCE_PARTITION, found[:, 0].astype(np.int32)),
-            pl.Series(SOURCE_OFFSET, np.ascontiguousarray(found[:, 1])),
-            pl.Series(_TIMESTAMP, np.ascontiguousarray(found[:, 2])),
+            pl.Series(SOURCE_PARTITION, partitions.astype(np.int32)),
+            pl.Series(SOURCE_OFFSET, np.ascontiguousarray(offsets)),
+            pl.Series(_TIMESTAMP, np.ascontiguousarray(timestamps)),
         ]
 
     def _refused(self, frame: pl.DataFrame) -> list[DeadLetter]:
@@ -148,10 +147,9 @@ class Intake:
         return letters
 
 
-@lru_cache
-def _problem(max_ahead_ms: int) -> pl.Expr:
-    """The first reason why an event can't be used, null for most."""
-    time, timestamp = pl.col(EVENT_TIME), pl.col(_TIMESTAMP)
+def _problem(time: pl.Expr, max_ahead_ms: int) -> pl.Expr:
+    """The first reason why an event of this time can't be used, null for most."""
+    timestamp = pl.col(_TIMESTAMP)
     ahead = (timestamp >= 0) & (time > timestamp + max_ahead_ms)
     return (
         pl.when(time.is_null())

@@ -10,6 +10,7 @@ import polars as pl
 
 from streams.datapath.bundle_state import not_below
 from streams.datapath.closing import CLOSED, Windows
+from streams.datapath.collecting import collected
 from streams.datapath.entity_runs import Range
 from streams.datapath.partials import ENTITY, PANE, Partials
 
@@ -92,18 +93,18 @@ class LiveView:
 
     # -- a batch ------------------------------------------------------------------------------
 
-    def prepare(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Partials of a batch, see `build`; events without an entity are left out."""
-        selected = self.partials.select(events, extra=[CLOSED])
-        return self.build(selected.filter(pl.col(ENTITY).is_not_null()))
+    def select(self, events: pl.DataFrame, closed: pl.Expr, *extra: str) -> pl.DataFrame:
+        """As `Partials.select`, with `@closed` and `@late`; `closed` is what had closed when an
+        event arrived."""
+        selected = self.partials.select(events.lazy(), [*extra, closed.alias(CLOSED)])
+        return collected(self.windows.judged(selected))
 
     def build(self, selected: pl.DataFrame) -> pl.DataFrame:
-        """Partials by pane, entity and `@closed` of what `Partials.select` gave.
+        """Partials by pane, entity and `@closed` of what `select` gave.
 
-        `@closed` is what had closed when an event arrived; in the partials it is null for what
-        counts in every window of its pane.
+        `@closed` is null for what counts in every window of its pane, else what had closed when
+        an event arrived.
         """
-        selected = selected.with_columns(self.windows.closed_for_some())
         floors = [one.floor_ms for one in self.bundles]
         lowest = min((ms for ms in floors if ms is not None), default=None)
         if lowest is not None and None not in floors:

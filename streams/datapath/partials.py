@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from streams.definitions.exclusions import Exclude
     from streams.definitions.plan import Accumulator, Bundle
+
+Events = TypeVar("Events", pl.DataFrame, pl.LazyFrame)
 
 
 class Partials:
@@ -65,7 +67,7 @@ class Partials:
             self._values[key] = (name, expr.alias(name))
         return self._values[key][0]
 
-    def select(self, events: pl.DataFrame, extra: Sequence[str] = ()) -> pl.DataFrame:
+    def select(self, events: Events, extra: Sequence[str | pl.Expr] = ()) -> Events:
         """Events of the bundle: pane, entity, values, order columns and the `extra` ones.
 
         Events that the set's filter takes out, or an exclusion, are gone; an entity may be null.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from streams.datapath.at_position import ClosingAtPosition
 from streams.datapath.batch import Batch, DeadLetter
 from streams.datapath.corrections import Corrections
-from streams.datapath.feature_set import SetPath
+from streams.datapath.feature_set import ARRIVAL, SetPath
 from streams.datapath.fence import fence, in_the_way
 from streams.datapath.parts import cut_at_orders, first_record
 from streams.datapath.standing import Standing
@@ -195,8 +195,8 @@ class Pipeline:
             path.obey_floor()
 
     def _prepare(self, batch: Batch) -> list[Prepared]:
-        arrival = self._at.at_arrival(batch)
-        return [path.prepare(batch.events, arrival) for path in self.paths]
+        events = batch.events.hstack([self._at.at_arrival(batch).alias(ARRIVAL)])
+        return [path.prepare(events) for path in self.paths]
 
     def _read(
         self, prepared: Sequence[Prepared], after: Watermark, pairs: float

@@ -62,9 +62,10 @@ class Off:
 
     # -- what is read -------------------------------------------------------------------------
 
-    def prepare(self, events: pl.DataFrame) -> tuple[pl.DataFrame, ...]:
-        """Partials of a batch, whose events say in `@closed` what had closed at their arrival."""
-        return tuple(live.prepare(events) for live in self._stand_ins)
+    def prepare(self, events: pl.DataFrame, closed: pl.Expr) -> tuple[pl.DataFrame, ...]:
+        """Partials of a batch; `closed` is what had closed when an event arrived."""
+        selected = [(live, live.select(events, closed)) for live in self._stand_ins]
+        return tuple(live.build(of.filter(pl.col(ENTITY).is_not_null())) for live, of in selected)
 
     def rows(
         self,

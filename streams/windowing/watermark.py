@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ class Watermark:
         `markers` are (offset, source partition, watermark), in order.
         """
         if not self.sources:
-            running = event_time.cum_max()
-            if self.highest_ms is None:
-                return running
-            return running.clip(lower_bound=self.highest_ms)
+            running = np.maximum.accumulate(event_time.to_numpy())
+            if self.highest_ms is not None:
+                running = np.maximum(running, self.highest_ms)
+            return pl.Series(running, dtype=pl.Int64)
         at = [self.value_ms]
         bounds = []
         watermark = self

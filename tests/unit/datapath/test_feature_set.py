@@ -6,7 +6,7 @@ import polars as pl
 
 from streams.datapath.bundle_state import BundleState
 from streams.datapath.closing import CLOSED
-from streams.datapath.feature_set import Prepared, SetPath
+from streams.datapath.feature_set import ARRIVAL, Prepared, SetPath
 from streams.datapath.live_view import LiveView
 from streams.datapath.partials import ENTITY, PANE
 from streams.definitions.model import FeatureSet
@@ -28,7 +28,8 @@ def path(one: FeatureSet, *, closed_ms: int | None = None, floor_ms: int | None 
 
 
 def prepare(one: SetPath, *clicks: Click, arrival: list[int | None]) -> Prepared:
-    return one.prepare(batch(0, clicks).events, pl.Series(arrival, dtype=pl.Int64))
+    events = batch(0, clicks).events
+    return one.prepare(events.with_columns(pl.Series(ARRIVAL, arrival, dtype=pl.Int64)))
 
 
 def partials(prepared: Prepared) -> list[tuple[object, ...]]:
