@@ -206,14 +206,12 @@ class Windows:
         in_range = pl.col(AS_OF) <= through_ms
         if after_ms is not None:
             in_range &= pl.col(AS_OF) > after_ms
-        left = collected(
+        left = (
             rows.lazy()
             .select(self._made.gone_as_of, ENTITY, CLOSED)
             .filter(in_range & self._made.open_to_it)
         )
-        if left.is_empty():
-            return self._made.no_vectors
-        gone = left.lazy().unique(_KEYS).join(finals.lazy(), on=_KEYS, how="anti")
+        gone = left.unique(_KEYS).join(finals.lazy(), on=_KEYS, how="anti")
         return collected(self._over_nothing(gone))
 
     def _over_nothing(self, gone: pl.LazyFrame, kind: str = EMPTY) -> pl.LazyFrame:

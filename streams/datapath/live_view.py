@@ -160,10 +160,10 @@ class LiveView:
         """
         if len(self.bundles) == 1:
             some = [frame for frame in found if not frame.is_empty()] or found[:1]
-            frames = [frame.select(PANE, ENTITY, _NEVER, *self._columns[3:]) for frame in some]
+            parts = [one.lazy().select(PANE, ENTITY, _NEVER, *self._columns[3:]) for one in some]
             if partials is not None:
-                frames.append(partials.select(self._columns))
-            return pl.concat(frames)
+                parts.append(partials.lazy().select(self._columns))
+            return collected(pl.concat(parts))
         frames = [frame.with_columns(_NEVER) for frame in found]
         if partials is not None:
             frames.append(not_below(partials, self.floor_ms))

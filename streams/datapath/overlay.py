@@ -74,8 +74,10 @@ class Overlay:
         self._sealed = [(number, frames) for number, frames in self._sealed if number > through]
 
     def between(self, start_ms: int | None, end_ms: int) -> list[pl.DataFrame]:
-        """Frames of the rows with pane in `[start_ms, end_ms)`; several may share a key."""
-        return [_inside(frame, start_ms, end_ms) for frame in self._all]
+        """Frames of the rows with pane in `[start_ms, end_ms)`; several may share a key, and each
+        frame has rows."""
+        found = (_inside(frame, start_ms, end_ms) for frame in self._all)
+        return [frame for frame in found if frame is not None]
 
     def recent(self, start_ms: int | None, end_ms: int) -> pl.DataFrame | None:
         """As `between`, one row per (pane, entity); None if there is nothing at all."""
@@ -88,9 +90,16 @@ class Overlay:
         return frames[0] if frames else None
 
 
-def _inside(frame: pl.DataFrame, start_ms: int | None, end_ms: int) -> pl.DataFrame:
+def _inside(frame: pl.DataFrame, start_ms: int | None, end_ms: int) -> pl.DataFrame | None:
+    """What of a frame is in there, if anything. Mostly that is all or nothing."""
     panes = frame[PANE]
-    inside = panes < end_ms
-    if start_ms is not None:
-        inside &= panes >= start_ms
-    return frame if inside.all() else frame.filter(inside)
+    first_ms, last_ms = panes.min(), panes.max()
+    assert isinstance(first_ms, int)
+    assert isinstance(last_ms, int)
+    start_ms = first_ms if start_ms is None else start_ms
+    if last_ms < start_ms or end_ms <= first_ms:
+        return None
+    if start_ms <= first_ms and last_ms < end_ms:
+        return frame
+    inside = frame.filter((panes >= start_ms) & (panes < end_ms))
+    return None if inside.is_empty() else inside
