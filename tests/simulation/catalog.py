@@ -145,12 +145,13 @@ def chunks(rng: Random, partitions: int, count: int) -> list[list[Sent]]:
         chunk = []
         for _ in range(size):
             now += rng.choice((0, 2, 5, 13))
-            chunk.append(_one(rng, partitions, now))
+            chunk.append(event(rng, partitions, now))
         made.append(chunk)
     return made
 
 
-def _one(rng: Random, partitions: int, now: int) -> Sent:
+def event(rng: Random, partitions: int, now: int) -> Sent:
+    """An event of about a time, or something that is none."""
     number = rng.randrange(len(WHO))
     who: str | None = WHO[number]
     at: int | None = max(0, now - rng.choice((0, 0, 0, 3, 12, 40)))

@@ -276,15 +276,15 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def again_if_needed() -> None:
-    """Start this over where the interpreter was started without what makes runs repeatable."""
+def again_if_needed(module: str) -> None:
+    """Start `module` over where the interpreter is without what makes runs repeatable."""
     if any(os.environ.get(name) != value for name, value in FIXED.items()):
-        words = [sys.executable, "-m", "tests.simulation.run", *sys.argv[1:]]
+        words = [sys.executable, "-m", module, *sys.argv[1:]]
         os.execve(sys.executable, words, {**os.environ, **FIXED})
 
 
 if __name__ == "__main__":
-    again_if_needed()
+    again_if_needed("tests.simulation.run")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     app()

@@ -1,0 +1,282 @@
+"""The rekeying stage in a simulation of its own: workers that share the partitions of a source.
+
+The stage, its cursors, producers and idle watcher are real; the group, which decides who has what,
+is the scenario's. What was committed in the end is judged by check_rekeying.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from random import Random
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka import TopicPartition
+
+from streams.definitions.plan import plan
+from streams.definitions.store import PublishedSource
+from streams.names import stream_name
+from streams.runtime.context import Context, Limits
+from streams.runtime.rekey import RekeyStage
+from streams.runtime.schemas import SchemaBook
+from streams.runtime.stats import Stats
+from streams.runtime.streams import Stream, Version
+from streams.schema.types import field_types
+from streams.settings import Settings, TopicSettings
+from tests.simulation import catalog, clients
+from tests.simulation.broker import Broker
+from tests.simulation.clients import Registry
+from tests.simulation.faults import Faults
+from tests.simulation.loop import Process, Scheduler
+from tests.simulation.world import SESSION_S, SimClock
+from tests.small import feature, feature_set, source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.simulation.catalog import Sent
+
+NAMES = ("one", "two")
+CALM_S = 300.0
+LIMIT_S = 3_000.0
+WAITS_S = (0.0, 0.001, 0.01, 0.05, 0.3, 1.0, 3.0)
+
+
+class Consumer(clients.Consumer):
+    """A stage's consumer. As in aiokafka a fetch is taken, and the position moved, in one go."""
+
+    async def getmany(self, tp: Any, *, timeout_ms: int) -> dict[Any, Any]:
+        at = (tp.topic, tp.partition)
+        if self._positions[at] >= Process.current().host.broker.stable(at):
+            await clients.news(Process.current().host.broker, [at], timeout_ms / 1000)
+        await clients.way()
+        found = self._fetch(at)
+        return {tp: found} if found else {}
+
+
+class Worker:
+    """One life of a worker, of which there is the stage alone."""
+
+    def __init__(self, world: RekeyWorld, name: str, number: int) -> None:
+        self.name = name
+        self.process = Process(world.scheduler, f"{name}{number}", world)
+        self.assigned: set[TopicPartition] = set()
+        self._world = world
+        self._assigning = asyncio.Lock()
+        self._stage: RekeyStage | None = None
+        self.process.create_task(self._run())
+
+    async def _run(self) -> None:
+        world = self._world
+        context = Context(
+            settings=world.settings,
+            names=world.settings.names,
+            kafka_config={},
+            offsets=cast("Any", clients.Offsets()),
+            schemas=SchemaBook(cast("Any", world.registry), world.clock),
+            clock=world.clock,
+            stats=Stats(),
+            pool=cast("Any", None),
+            resources=cast("Any", None),
+            state_dir=world.settings.state_dir,
+            instance=self.name,
+            definitions_offset=0,
+            limits=Limits(records_per_fetch=world.records_per_fetch),
+        )
+        self._stage = stage = RekeyStage(context, world.stream, on_failure=self._failed)
+        stage._consumer = cast("Any", Consumer(max_poll_records=world.records_per_fetch))
+        await self.assign(self.assigned)
+        while True:
+            await stage._watcher.look()
+            await asyncio.sleep(stage._watcher.pause_s)
+
+    def _failed(self, error: BaseException) -> None:
+        self._world.problem(f"{self.process.name} gave up: {error!r}")
+
+    async def assign(self, tps: set[TopicPartition]) -> None:
+        """The group gives these partitions to this worker, and no others."""
+        self.assigned = tps
+        async with self._assigning:
+            if self._stage is not None:
+                await self._stage.release({TopicPartition(*at) for at in self._world.sources})
+                self._stage.take(set(self.assigned))
+
+
+class RekeyWorld:
+    """Everything of one run, which a process of it finds as its host."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.rng = rng = Random(seed)
+        self.scheduler = Scheduler(rng)
+        self.clock = SimClock(self.scheduler)
+        self.broker = Broker(self.clock.monotonic_s, self.clock.now_ms)
+        self.registry = Registry()
+        self.faults = Faults(cast("Any", self))
+        self.settings = Settings(
+            app="app", kafka={}, registry={}, topics=TopicSettings(), state_dir=directory
+        )
+        self.records_per_fetch = rng.choice((1, 2, 5, 40))
+        self.problems: list[str] = []
+        self.trace: list[str] = []
+        self.sent: dict[tuple[int, int], Sent] = {}
+        """By source partition and offset."""
+        self.stream = _stream(self.settings, self.registry, rng)
+        self.topics = {self.stream.published.source.topic: self.stream.source_partitions}
+        self.sources = [
+            (self.stream.published.source.topic, number)
+            for number in range(self.stream.source_partitions)
+        ]
+        self.group = self.settings.names.rekey_group(self.stream.name)
+        self.workers: dict[str, Worker] = {}
+        self._lives = 0
+        self._main = Process(self.scheduler, "main", self)
+
+    def note(self, text: str) -> None:
+        running = self.scheduler.running
+        self.trace.append(
+            f"{self.scheduler.now_s:.3f} {'-' if running is None else running.name} {text}"
+        )
+
+    def problem(self, text: str) -> None:
+        self.note(f"PROBLEM {text}")
+        self.problems.append(text)
+
+    def member_of(self, process: Process) -> Worker | None:
+        return next((one for one in self.workers.values() if one.process is process), None)
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """One run; what must not be in `problems`."""
+        try:
+            if not self.scheduler.run(self._main, self._scenario(), limit_s=LIMIT_S):
+                self.problem("nobody goes on")
+            self.problems += [e for one in self.scheduler.processes for e in one.errors]
+        finally:
+            for one in self.scheduler.processes:
+                one.clear()
+
+    async def _scenario(self) -> None:
+        rng = self.rng
+        await self._rebalance()
+        now = 0
+        for _ in range(rng.randint(4, 12)):
+            now += rng.choice((0, 5, 40))
+            self._send(now, rng.randint(1, 5), rng.choice((None, None, True, False)))
+            await self._trouble()
+            await asyncio.sleep(rng.choice(WAITS_S))
+        self.faults.calm()
+        for worker in self.workers.values():
+            worker.process.frozen = False
+        await self._rebalance()
+        self._send(now + catalog.FAR_MS, 2 * len(self.sources), None)
+        deadline_s = self.scheduler.now_s + CALM_S
+        while not self.read and self.scheduler.now_s < deadline_s:
+            await asyncio.sleep(1.0)
+        if not self.read:
+            self.problem(f"stands still: {self.broker.offsets}")
+
+    @property
+    def read(self) -> bool:
+        """Whether all partitions of the source are read to their ends, markers included."""
+        known = (self.broker.offsets.get((self.group, at)) for at in self.sources)
+        ends = [self.broker.end(at) for at in self.sources]
+        return [0 if one is None else one[0] for one in known] == ends
+
+    def _send(self, now: int, count: int, transaction: bool | None) -> None:
+        """Append events to the source; in a transaction that is committed, or aborted."""
+        schema_id = self.registry.subjects[catalog.SOURCE.schema][0]
+        made = None
+        if transaction is not None:
+            epoch = self.broker.init("producer")
+            made = self.broker.transaction("producer", epoch)
+        for number in range(count):
+            one = catalog.event(self.rng, len(self.sources), now + number)
+            at = self.sources[one.partition]
+            offset = self.broker.append(at, None, one.value(schema_id), transaction=made)
+            if transaction is not False:
+                self.sent[one.partition, offset] = one
+        if transaction:
+            self.broker.commit("producer", epoch)
+        elif transaction is False:
+            self.broker.init("producer")
+
+    async def _trouble(self) -> None:
+        rng, faults = self.rng, self.faults
+        worker = self.workers[rng.choice(NAMES)]
+        match rng.randrange(10):
+            case 0 | 1:
+                kinds = ("", "", "request", "answer")
+                faults.commits_lost = [rng.choice(kinds) for _ in range(rng.randint(1, 6))]
+            case 2:
+                await self._kill(worker)
+            case 3:
+                await self._freeze(worker)
+            case 4:
+                await self._rebalance()
+            case 5:
+                faults.fetches_failing = rng.randint(1, 4)
+            case 6:
+                faults.look_ups_failing = rng.randint(1, 6)
+            case 7:
+                faults.registry_away = not faults.registry_away
+            case _:
+                pass
+
+    async def _kill(self, worker: Worker) -> None:
+        self.note(f"kill {worker.process.name}")
+        worker.process.kill()
+        await asyncio.sleep(self.rng.choice(SESSION_S))
+        await self._rebalance()
+
+    async def _freeze(self, worker: Worker) -> None:
+        """It stops, loses its partitions, and wakes up not knowing it, for a while."""
+        self.note(f"freeze {worker.process.name}")
+        worker.process.frozen = True
+        await asyncio.sleep(self.rng.choice(SESSION_S))
+        others = [one for one in NAMES if one != worker.name]
+        if self.rng.randrange(3):
+            await self._rebalance(others)
+            await asyncio.sleep(self.rng.choice(WAITS_S))
+        self.note(f"thaw {worker.process.name}")
+        worker.process.frozen = False
+        await asyncio.sleep(self.rng.choice(WAITS_S))
+        await self._rebalance()
+
+    async def _rebalance(self, names: list[str] | tuple[str, ...] = NAMES) -> None:
+        """Partitions go to any of these workers; who is dead is started anew."""
+        for name in names:
+            if name not in self.workers or self.workers[name].process.dead:
+                self._lives += 1
+                self.workers[name] = Worker(self, name, self._lives)
+        given: dict[str, set[TopicPartition]] = defaultdict(set)
+        for at in self.sources:
+            given[self.rng.choice(names)].add(TopicPartition(*at))
+        self.note(f"rebalance {[(name, sorted(tps)) for name, tps in sorted(given.items())]}")
+        for name in names:
+            worker = self.workers[name]
+            worker.process.create_task(worker.assign(given[name]))
+
+
+def _stream(settings: Settings, registry: Registry, rng: Random) -> Stream:
+    own = source(
+        key=(),
+        max_ahead_ms=catalog.MAX_AHEAD_MS,
+        idle_after_ms=1_200,
+        close_after_ms=rng.choice((None, 2_000)),
+    )
+    schema_id = registry.register(own.schema, catalog.SCHEMA)
+    published = PublishedSource(source=own, schema=catalog.SCHEMA, schema_id=schema_id, order=0)
+    fields = field_types(catalog.SCHEMA)
+    planned = plan(feature_set(feature(), allowed_lateness_ms=7), own, fields)
+    entity = planned.view.entity
+    return Stream(
+        name=stream_name(own.name, tuple(entity)),
+        topic=settings.names.stream_topic(own.name, tuple(entity)),
+        partitions=rng.choice((1, 2, 3)),
+        source_partitions=rng.choice((1, 2, 2, 3)),
+        published=published,
+        fields=fields,
+        entity=entity,
+        sets={"clicks_by_who": {"1.0.0": Version(plan=planned, output=cast("Any", None))}},
+    )
