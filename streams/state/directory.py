@@ -87,14 +87,16 @@ class DirectoryArchive:
     def list(self, prefix: str) -> list[Stored]:
         found = []
         with self._told():
-            for folder, folders, names in os.walk(self._path(prefix), onerror=_unless_absent):
+            top = os.fspath(self._path(prefix))
+            for folder, folders, names in os.walk(top, onerror=_unless_absent):
                 if _INCOMING in folders:
                     folders.remove(_INCOMING)
+                # There are many: no Path for each.
+                inside = prefix + folder.removeprefix(top).replace(os.sep, "/")
                 for name in names:
-                    path = os.path.join(folder, name)  # noqa: PTH118  # many: no Path for each
                     with suppress(FileNotFoundError):
-                        state = os.stat(path)  # noqa: PTH116
-                        key = os.path.relpath(path, self._root).replace(os.sep, "/")
+                        state = os.stat(f"{folder}{os.sep}{name}")  # noqa: PTH116
+                        key = f"{inside}/{name}"
                         found.append(Stored(key=key, size_bytes=state.st_size, stamp=_stamp(state)))
         return sorted(found, key=lambda stored: stored.key)
 

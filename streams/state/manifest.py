@@ -19,6 +19,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from streams.errors import InvalidInputError
@@ -57,7 +58,7 @@ def made_ms(made: str) -> int:
     found = _ID.match(made)
     if not found:
         raise ValueError(f"not an id: {made!r}")
-    moment = datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    moment = datetime.fromisoformat(f"{found[1]}Z")
     return int(moment.timestamp()) * 1000 + int(found[2])
 
 
@@ -120,10 +121,15 @@ def split_key(key: str) -> tuple[BundleId, list[str]] | None:
         return None
     app, _, stream, partition, bundle, *rest = parts
     try:
-        of = BundleId(app=app, stream=stream, partition=int(partition), bundle=bundle)
+        return _bundle_id(app, stream, partition, bundle), rest
     except ValueError:
         return None
-    return of, rest
+
+
+@lru_cache(maxsize=10_000)
+def _bundle_id(app: str, stream: str, partition: str, bundle: str) -> BundleId:
+    """Of each bundle there are many keys."""
+    return BundleId(app=app, stream=stream, partition=int(partition), bundle=bundle)
 
 
 def upload_of(key: str) -> str | None:
