@@ -18,8 +18,10 @@ POLL_S = 0.1
 
 def main() -> None:
     """Read orders until the pipe ends, then terminate what is still on the list."""
-    # Ctrl-C in a terminal reaches the whole process group; it is for the parent to act on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, a closed terminal and `timeout` reach the whole process group: it is for the parent to
+    # act on it, and where that ends at once, so does the pipe.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     pids: set[int] = set()
     for line in sys.stdin:
         pid = int(line[1:])

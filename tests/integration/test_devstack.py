@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -85,12 +86,15 @@ def test_stack_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         "    print('up', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"up\n"
         files = [pid_file(tmp_path / name) for name in ("kafka", "registry")]
         assert all(running_pid(file) for file in files)
-        owner.send_signal(signal.SIGKILL)
+        # As `timeout` does: its whole process group, and it does not clean up.
+        os.killpg(owner.pid, signal.SIGTERM)
     assert wait_until(lambda: not any(running_pid(file) for file in files), seconds=60)
 
 
