@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from streams.devstack import Addresses, DevStack
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 BOOTSTRAP_SERVERS = "REWINDOW_BOOTSTRAP_SERVERS"
 REGISTRY_URL = "REWINDOW_REGISTRY_URL"
+
+INTERRUPTED_EXIT_CODE = 130
+"""That of a shell for a program ended by Ctrl-C."""
 
 
 def given_servers() -> Addresses | None:
@@ -35,3 +39,9 @@ def some_servers() -> Iterator[Addresses]:
         return
     with DevStack.temporary() as own:
         yield own.addresses
+
+
+def end_in_order() -> None:
+    """From here on SIGTERM is a KeyboardInterrupt, too: what was started is stopped, and nothing is
+    left of it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

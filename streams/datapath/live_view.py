@@ -93,6 +93,11 @@ class LiveView:
 
     # -- a batch ------------------------------------------------------------------------------
 
+    def prepare(self, events: pl.DataFrame, closed: pl.Expr) -> pl.DataFrame:
+        """Partials of a batch, see `build`; events without an entity are left out."""
+        selected = self.select(events, closed)
+        return self.build(selected.filter(pl.col(ENTITY).is_not_null()))
+
     def select(self, events: pl.DataFrame, closed: pl.Expr, *extra: str) -> pl.DataFrame:
         """As `Partials.select`, with `@closed` and `@late`; `closed` is what had closed when an
         event arrived."""

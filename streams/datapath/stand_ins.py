@@ -64,8 +64,7 @@ class Off:
 
     def prepare(self, events: pl.DataFrame, closed: pl.Expr) -> tuple[pl.DataFrame, ...]:
         """Partials of a batch; `closed` is what had closed when an event arrived."""
-        selected = [(live, live.select(events, closed)) for live in self._stand_ins]
-        return tuple(live.build(of.filter(pl.col(ENTITY).is_not_null())) for live, of in selected)
+        return tuple(live.prepare(events, closed) for live in self._stand_ins)
 
     def rows(
         self,

@@ -116,6 +116,11 @@ def installed(package: Package, cache: Path) -> Path:
     return target
 
 
+def servers(cache: Path) -> tuple[Path, Path]:
+    """Directories of Kafka and of the registry, downloaded first; raises as `installed`."""
+    return installed(KAFKA, cache), installed(REGISTRY, cache)
+
+
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; waits while another process holds it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from streams.devstack import broker, registry
-from streams.devstack.packages import KAFKA, REGISTRY, cache_dir, installed
+from streams.devstack.packages import cache_dir, servers
 from streams.devstack.process import HOST, Guard, ServerProcess, free_port
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class DevStack:
             RewindowError: A server can't start; the message shows the end of its log.
             DeadlinePassedError: A server does not answer.
         """
-        kafka_files, registry_files = (installed(it, cache_dir()) for it in (KAFKA, REGISTRY))
+        kafka_files, registry_files = servers(cache_dir())
         ports = broker.BrokerPorts(client=self.ports.kafka, controller=self.ports.controller)
         kafka = broker.prepare(kafka_files, self.directory / KAFKA_DIRECTORY, ports)
         schemas = registry.prepare(

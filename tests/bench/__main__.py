@@ -16,7 +16,7 @@ from tests.bench.load import LEAST_EVENTS
 from tests.bench.switch import run as switching
 from tests.bench.systems import Bench, Result, run_faust, run_rewindow
 from tests.integration.kafka_tools import KafkaTools
-from tests.servers import some_servers
+from tests.servers import INTERRUPTED_EXIT_CODE, end_in_order, some_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ PEERS = {"faust": run_faust}
 
 def main() -> None:
     """Run the systems one after the other, check what they put out, print the figures."""
+    end_in_order()
     try:
         if sys.argv[1:2] == ["switch"]:
             _switch(sys.argv[2:])
@@ -37,6 +38,9 @@ def main() -> None:
     except RewindowError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted: all is stopped")
+        sys.exit(INTERRUPTED_EXIT_CODE)
 
 
 def _switch(arguments: Sequence[str]) -> None:

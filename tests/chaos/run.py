@@ -36,6 +36,7 @@ from tests.integration.kafka_tools import KafkaTools
 from tests.integration.load import Load
 from tests.integration.pipeline_check import HOPPING, TUMBLING, PipelineCheck, Verdict, ends
 from tests.integration.worker_process import WorkerProcess, WorkerSpec
+from tests.servers import INTERRUPTED_EXIT_CODE, end_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,4 +333,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_in_order()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("interrupted: all is stopped")
+        sys.exit(INTERRUPTED_EXIT_CODE)

@@ -13,11 +13,18 @@ import subprocess
 import sys
 
 from streams.errors import RewindowError
-from tests.servers import BOOTSTRAP_SERVERS, REGISTRY_URL, some_servers
+from tests.servers import (
+    BOOTSTRAP_SERVERS,
+    INTERRUPTED_EXIT_CODE,
+    REGISTRY_URL,
+    end_in_order,
+    some_servers,
+)
 
 
 def main() -> int:
     """Run what the arguments say; its exit code."""
+    end_in_order()
     try:
         with some_servers() as addresses:
             shared = {
@@ -30,6 +37,8 @@ def main() -> int:
     except RewindowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT_CODE
 
 
 if __name__ == "__main__":

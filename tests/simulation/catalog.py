@@ -117,6 +117,10 @@ class Sent:
     x: int
     bad: bool = False
 
+    @property
+    def key(self) -> bytes | None:
+        return None if self.who is None else self.who.encode()
+
     def value(self, schema_id: int) -> bytes:
         if self.bad:
             return b"\x00nonsense"

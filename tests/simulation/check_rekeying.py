@@ -65,8 +65,8 @@ def _events(
         sent = world.sent.get(at)
         if sent is None or not _good(sent) or record.value != sent.value(schema_id):
             yield f"{at} was never sent so"
-        elif record.key != cast("str", sent.who).encode():
-            yield f"{at} has the key {record.key!r}"
+        elif (record.key, origin.key) != (sent.key, sent.key):
+            yield f"{at} has the keys {record.key!r} and {origin.key!r}"
         if entity_hash(record.key) % world.stream.partitions != number:
             yield f"{at} is in partition {number}"
         if at in found:
@@ -80,13 +80,13 @@ def _events(
 def _markers(world: RekeyWorld, partition: int, records: list[OneRecord]) -> Iterator[str]:
     """Whether the markers of one source partition say nothing that its events do not, and go on.
 
-    Where there are others, it may follow them while it is idle, and be ahead of its own events.
+    While it is idle it may follow others, and be ahead of its own events.
     """
     told: list[int] = []
     for record in records:
         if record.key is not None:
             origin = original(record)
-            if origin.partition == partition and told and world.stream.source_partitions == 1:
+            if origin.partition == partition and told and not world.idles:
                 before = max(_times(world, partition, origin.offset), default=None)
                 if before is None or before < told[-1]:
                     yield f"{partition}@{origin.offset} comes after the marker {told[-1]}"

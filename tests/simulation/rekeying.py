@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from random import Random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import TopicPartition
@@ -24,21 +24,23 @@ from streams.runtime.streams import Stream, Version
 from streams.schema.types import field_types
 from streams.settings import Settings, TopicSettings
 from tests.simulation import catalog, clients
-from tests.simulation.broker import Broker
-from tests.simulation.clients import Registry
 from tests.simulation.faults import Faults
-from tests.simulation.loop import Process, Scheduler
-from tests.simulation.world import SESSION_S, SimClock
+from tests.simulation.ground import Ground
+from tests.simulation.loop import Process
+from tests.simulation.world import SESSION_S
 from tests.small import feature, feature_set, source
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from random import Random
 
     from tests.simulation.catalog import Sent
+    from tests.simulation.clients import Registry
 
 NAMES = ("one", "two")
 CALM_S = 300.0
 LIMIT_S = 3_000.0
+NEVER_MS = 10**9
 WAITS_S = (0.0, 0.001, 0.01, 0.05, 0.3, 1.0, 3.0)
 
 
@@ -102,47 +104,27 @@ class Worker:
                 self._stage.take(set(self.assigned))
 
 
-class RekeyWorld:
+class RekeyWorld(Ground):
     """Everything of one run, which a process of it finds as its host."""
 
     def __init__(self, seed: int, directory: Path) -> None:
-        self.rng = rng = Random(seed)
-        self.scheduler = Scheduler(rng)
-        self.clock = SimClock(self.scheduler)
-        self.broker = Broker(self.clock.monotonic_s, self.clock.now_ms)
-        self.registry = Registry()
-        self.faults = Faults(cast("Any", self))
+        super().__init__(seed)
+        rng = self.rng
+        self.faults = Faults(cast("Any", self))  # of what it can do, some is for other worlds
         self.settings = Settings(
             app="app", kafka={}, registry={}, topics=TopicSettings(), state_dir=directory
         )
         self.records_per_fetch = rng.choice((1, 2, 5, 40))
-        self.problems: list[str] = []
-        self.trace: list[str] = []
-        self.sent: dict[tuple[int, int], Sent] = {}
-        """By source partition and offset."""
-        self.stream = _stream(self.settings, self.registry, rng)
-        self.topics = {self.stream.published.source.topic: self.stream.source_partitions}
+        self.idles = bool(rng.randrange(2))
+        """Whether a partition without events follows others, beyond its own events."""
+        self.stream = _stream(self.settings, self.registry, rng, idles=self.idles)
         self.sources = [
-            (self.stream.published.source.topic, number)
-            for number in range(self.stream.source_partitions)
+            (catalog.SOURCE.topic, number) for number in range(self.stream.source_partitions)
         ]
         self.group = self.settings.names.rekey_group(self.stream.name)
         self.workers: dict[str, Worker] = {}
         self._lives = 0
         self._main = Process(self.scheduler, "main", self)
-
-    def note(self, text: str) -> None:
-        running = self.scheduler.running
-        self.trace.append(
-            f"{self.scheduler.now_s:.3f} {'-' if running is None else running.name} {text}"
-        )
-
-    def problem(self, text: str) -> None:
-        self.note(f"PROBLEM {text}")
-        self.problems.append(text)
-
-    def member_of(self, process: Process) -> Worker | None:
-        return next((one for one in self.workers.values() if one.process is process), None)
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -162,14 +144,15 @@ class RekeyWorld:
         now = 0
         for _ in range(rng.randint(4, 12)):
             now += rng.choice((0, 5, 40))
-            self._send(now, rng.randint(1, 5), rng.choice((None, None, True, False)))
+            events = self._events(now, rng.randint(1, 5))
+            self.send(events, transaction=rng.choice((None, None, True, False)))
             await self._trouble()
             await asyncio.sleep(rng.choice(WAITS_S))
         self.faults.calm()
         for worker in self.workers.values():
             worker.process.frozen = False
         await self._rebalance()
-        self._send(now + catalog.FAR_MS, 2 * len(self.sources), None)
+        self.send(self._events(now + catalog.FAR_MS, 2 * len(self.sources)))
         deadline_s = self.scheduler.now_s + CALM_S
         while not self.read and self.scheduler.now_s < deadline_s:
             await asyncio.sleep(1.0)
@@ -183,23 +166,10 @@ class RekeyWorld:
         ends = [self.broker.end(at) for at in self.sources]
         return [0 if one is None else one[0] for one in known] == ends
 
-    def _send(self, now: int, count: int, transaction: bool | None) -> None:
-        """Append events to the source; in a transaction that is committed, or aborted."""
-        schema_id = self.registry.subjects[catalog.SOURCE.schema][0]
-        made = None
-        if transaction is not None:
-            epoch = self.broker.init("producer")
-            made = self.broker.transaction("producer", epoch)
-        for number in range(count):
-            one = catalog.event(self.rng, len(self.sources), now + number)
-            at = self.sources[one.partition]
-            offset = self.broker.append(at, None, one.value(schema_id), transaction=made)
-            if transaction is not False:
-                self.sent[one.partition, offset] = one
-        if transaction:
-            self.broker.commit("producer", epoch)
-        elif transaction is False:
-            self.broker.init("producer")
+    def _events(self, now: int, count: int) -> list[Sent]:
+        """Events of about a time; those of an entity are in any partition."""
+        found = (catalog.event(self.rng, 1, now + number) for number in range(count))
+        return [replace(one, partition=self.rng.randrange(len(self.sources))) for one in found]
 
     async def _trouble(self) -> None:
         rng, faults = self.rng, self.faults
@@ -258,11 +228,11 @@ class RekeyWorld:
             worker.process.create_task(worker.assign(given[name]))
 
 
-def _stream(settings: Settings, registry: Registry, rng: Random) -> Stream:
+def _stream(settings: Settings, registry: Registry, rng: Random, *, idles: bool) -> Stream:
     own = source(
         key=(),
         max_ahead_ms=catalog.MAX_AHEAD_MS,
-        idle_after_ms=1_200,
+        idle_after_ms=1_200 if idles else NEVER_MS,
         close_after_ms=rng.choice((None, 2_000)),
     )
     schema_id = registry.register(own.schema, catalog.SCHEMA)

@@ -2,7 +2,7 @@
 
     python -m tests.simulation.run_rekeying --seeds 2000
     python -m tests.simulation.run_rekeying --first 26 --seeds 1
-    python -m tests.simulation.run_rekeying --break "markers before events"
+    python -m tests.simulation.run_rekeying --break markers-first
 
 Prints one JSON object. Exits with 1 if a seed failed; with --break, if none did.
 """
@@ -57,10 +57,10 @@ def defects() -> dict[str, list[tuple[Any, str, Any]]]:
         consumer.seek(self._tp, max(fetched, self.position))
 
     return {
-        "claimed before it is sought": [(RekeyCursor, "_claim", claimed_at_once)],
-        "markers before events": [(rekey_cursor, "with_markers", first_of_all)],
-        "a claim that does not fence": [(Broker, "init", without_fencing)],
-        "a claim that does not seek back": [(RekeyCursor, "_claim", without_seeking_back)],
+        "claimed-before-sought": [(RekeyCursor, "_claim", claimed_at_once)],
+        "markers-first": [(rekey_cursor, "with_markers", first_of_all)],
+        "claim-without-fencing": [(Broker, "init", without_fencing)],
+        "claim-without-seeking": [(RekeyCursor, "_claim", without_seeking_back)],
     }
 
 

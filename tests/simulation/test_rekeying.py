@@ -39,7 +39,7 @@ def test_a_planted_defect_is_found(defect: str) -> None:
 
 
 def test_what_fails_fails_again() -> None:
-    defect = "claimed before it is sought"
+    defect = "claimed-before-sought"
     code, report = run("--break", defect)
     assert (code, report["failed"]) == (0, 1)
     (failure,) = report["failures"]

@@ -7,7 +7,6 @@ import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from faust.types import TP
@@ -16,10 +15,9 @@ from streams.definitions.store import pack
 from streams.runtime.context import Limits
 from streams.settings import Settings, SnapshotSettings, TopicSettings
 from tests.simulation import catalog
-from tests.simulation.broker import Broker
-from tests.simulation.clients import Registry
 from tests.simulation.faults import Faults
-from tests.simulation.loop import Process, Scheduler
+from tests.simulation.ground import Ground
+from tests.simulation.loop import Process
 from tests.simulation.store import FILE, Disk
 from tests.simulation.worker import Host, SimWorker
 
@@ -28,27 +26,12 @@ if TYPE_CHECKING:
 
     from streams.definitions.model import FeatureSet
     from streams.definitions.store import PublishedSet, PublishedSource
-    from tests.simulation.catalog import Sent
 
-EPOCH_MS = 1_700_000_000_000
 FEW_PAIRS = (1, 4)
 """With so few to a transaction closings take many, at a cost of several other runs."""
 
 SESSION_S = (0.2, 1.0, 3.0)
 """After such a time a group gives up on a member that is not heard of."""
-
-
-class SimClock:
-    """The scheduler's time as a `streams.clock.Clock`."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-
-    def monotonic_s(self) -> float:
-        return self._scheduler.now_s
-
-    def now_ms(self) -> int:
-        return EPOCH_MS + int(self._scheduler.now_s * 1000)
 
 
 @dataclass(slots=True)
@@ -76,18 +59,13 @@ class Member:
         return self.up and self.life is not None and not self.life.process.frozen
 
 
-class World:
+class World(Ground):
     """Everything of one run. `directory` is an empty one of its own."""
 
     def __init__(self, seed: int, directory: Path) -> None:
-        self.rng = rng = Random(seed)
-        self.scheduler = Scheduler(rng)
-        self.clock = SimClock(self.scheduler)
-        self.broker = Broker(self.clock.monotonic_s, self.clock.now_ms)
-        self.registry = Registry()
+        super().__init__(seed)
+        rng = self.rng
         self.faults = Faults(self)
-        self.problems: list[str] = []
-        self.trace: list[str] = []
         self.disk = Disk()
         self.lives: list[SimWorker] = []
         snapshots = None
@@ -122,8 +100,6 @@ class World:
         self.sets: list[FeatureSet] = [*catalog.versions(rng, "a", rng.choice((2, 2, 2, 3)))]
         if not rng.randrange(5):
             self.sets += catalog.versions(rng, "b", 1)
-        self.sent: dict[tuple[int, int], Sent] = {}
-        """By partition and offset."""
         self.batches_to_drop = 0
         self.members: dict[str, Member] = {}
         self.assignment: dict[TP, str] = {}
@@ -138,17 +114,6 @@ class World:
 
     # -- what is seen -------------------------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        """One line of the trace."""
-        running = self.scheduler.running
-        name = "-" if running is None else running.name
-        self.trace.append(f"{self.scheduler.now_s:.3f} {name} {text}")
-
-    def problem(self, text: str) -> None:
-        """Something that must not be."""
-        self.note(f"PROBLEM {text}")
-        self.problems.append(text)
-
     def digest(self) -> str:
         """What two runs of one seed have in common."""
         lines = [*self.trace, str(self.scheduler.steps)]
@@ -162,7 +127,7 @@ class World:
             return True
         return False
 
-    # -- publishing and producing -------------------------------------------------------------
+    # -- publishing ---------------------------------------------------------------------------
 
     def publish(self, *sets: FeatureSet) -> None:
         """Publish versions, in one transaction."""
@@ -183,24 +148,6 @@ class World:
         self.broker.commit(names.publish_transactional_id, epoch)
         self._published |= {(one.name, one.version) for one in sets}
         self.note(f"published {[(one.name, one.version) for one in sets]}")
-
-    def send(self, sent: list[Sent], *, transaction: bool | None = None) -> None:
-        """Append records to the source; in a transaction that is committed, or aborted."""
-        schema_id = self.registry.subjects[catalog.SOURCE.schema][0]
-        made = None
-        if transaction is not None:
-            epoch = self.broker.init("producer")
-            made = self.broker.transaction("producer", epoch)
-        for one in sent:
-            at = (catalog.SOURCE.topic, one.partition)
-            key = None if one.who is None else one.who.encode()
-            offset = self.broker.append(at, key, one.value(schema_id), transaction=made)
-            if transaction is not False:
-                self.sent[one.partition, offset] = one
-        if transaction:
-            self.broker.commit("producer", epoch)
-        elif transaction is False:
-            self.broker.init("producer")
 
     # -- workers ------------------------------------------------------------------------------
 
