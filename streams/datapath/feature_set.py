@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streams.datapath.versions import Predecessor
 
 ARRIVAL = "@arrival"
-"""Column of events: the watermark when they arrived, themselves included; null before any."""
+"""Column of events: the watermark in ms when they arrived, themselves included; null before any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,11 +95,10 @@ class Intake:
         self, records: Records, partition: int
     ) -> tuple[pl.DataFrame, tuple[DeadLetter, ...]]:
         decoded = self.decoder.decode(records.values)
-        offsets = np.array(records.offsets, np.int64)
-        rows = decoded.rows
-        frame = decoded.frame.hstack(
-            [pl.Series(OFFSET, offsets[rows]), *self._origin(records, partition, rows)]
-        ).with_columns(self._judged)
+        offsets, rows = np.array(records.offsets, np.int64), decoded.rows
+        good = offsets[rows]
+        origin = self._origin(records, partition, good, rows)
+        frame = decoded.frame.hstack([pl.Series(OFFSET, good), *origin]).with_columns(self._judged)
         errors = frame.drop_in_place(_ERROR)
         dead = [
             DeadLetter(offset=int(offsets[bad.position]), error=bad.error, detail=bad.detail)
@@ -113,15 +112,19 @@ class Intake:
         return frame, tuple(dead)
 
     def _origin(
-        self, records: Records, partition: int, rows: npt.NDArray[np.int64]
+        self,
+        records: Records,
+        partition: int,
+        offsets: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
     ) -> list[pl.Series]:
-        """Columns of source partition, source offset and timestamp, of the good `rows`."""
+        """Columns of source partition, source offset and timestamp (ms), of the good `rows`, which
+        are at these `offsets` here."""
         if self._rekeyed:
             found = np.array([read_origin(one) for one in records.headers], np.int64).reshape(-1, 3)
             partitions, offsets, timestamps = found[rows].T
         else:
             partitions = np.full(len(rows), partition)
-            offsets = np.array(records.offsets, np.int64)[rows]
             timestamps = np.array(records.timestamps, np.int64)[rows]
         return [
             pl.Series(SOURCE_PARTITION, partitions.astype(np.int32)),
